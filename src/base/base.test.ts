@@ -1,0 +1,167 @@
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import {
+  checkSchema,
+  createAtomicWriter,
+  createRng,
+  createRngFromState,
+  createRssMeter,
+  digestJson,
+  EspalierError,
+  formatBytes,
+  formatSeconds,
+  hashFile,
+  meanInterval,
+  median,
+  memorySource,
+  openFile,
+  pairedInterval,
+  readJson,
+  sha256,
+  studentT975,
+  writeFileAtomic,
+  z,
+} from "./index.js";
+import { temporaryDirectory } from "./testing.js";
+
+test("an error says where, what was expected, what was found and what to do", () => {
+  const error = new EspalierError({
+    where: "a.gguf @ 0x10",
+    expected: "magic GGUF",
+    found: "PK",
+    fix: "fetch it again",
+  });
+  expect(error.message).toBe("a.gguf @ 0x10: expected magic GGUF, found PK; fetch it again");
+  expect(error.exitCode).toBe(1);
+});
+
+describe("rng", () => {
+  test("a seed gives the same numbers, another seed others", () => {
+    const draw = (seed: number) => Array.from({ length: 4 }, createRng(seed).next);
+    expect(draw(1)).toEqual(draw(1));
+    expect(draw(1)).not.toEqual(draw(2));
+  });
+
+  test("goes on from a state", () => {
+    const rng = createRng("x");
+    rng.next();
+    const copy = createRngFromState(rng.state());
+    expect([copy.next(), copy.int(1000), copy.normal()]).toEqual([rng.next(), rng.int(1000), rng.normal()]);
+  });
+
+  test("is uniform and normal to sampling error", () => {
+    const rng = createRng(7);
+    const uniform = Array.from({ length: 20_000 }, rng.next);
+    const normal = Array.from({ length: 20_000 }, rng.normal);
+    // Standard errors: sqrt(1/12/20000) = 0.002 and 1/sqrt(20000) = 0.007.
+    expect(Math.abs(meanInterval(uniform).mean - 0.5)).toBeLessThan(0.01);
+    expect(Math.abs(meanInterval(normal).mean)).toBeLessThan(0.03);
+    expect(Math.abs(meanInterval(normal.map((x) => x * x)).mean - 1)).toBeLessThan(0.05);
+  });
+
+  test("a shuffle is a permutation", () => {
+    const items = Array.from({ length: 50 }, (_, i) => i);
+    const shuffled = createRng(3).shuffle(items);
+    expect(shuffled).not.toEqual(items);
+    expect([...shuffled].sort((a, b) => a - b)).toEqual(items);
+  });
+});
+
+describe("files", () => {
+  test("a file has its name only when it is whole", async () => {
+    const path = join(temporaryDirectory(), "deep", "file.bin");
+    const writer = await createAtomicWriter(path);
+    await writer.write(new Uint8Array([1, 2]));
+    expect(existsSync(path)).toBe(false);
+    await writer.write(new Uint8Array([3]));
+    await writer.commit();
+    const source = await openFile(path);
+    expect([...(await source.read(1, 2))]).toEqual([2, 3]);
+    await expect(source.read(2, 2)).rejects.toThrow(/truncated/);
+    await source.close();
+  });
+
+  test("an aborted write leaves nothing", async () => {
+    const directory = temporaryDirectory();
+    const writer = await createAtomicWriter(join(directory, "file"));
+    await writer.write(new Uint8Array(10));
+    await writer.abort();
+    expect(readdirSync(directory)).toEqual([]);
+  });
+
+  test("a path that cannot be written is named", async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, "plain"), "x");
+    await expect(writeFileAtomic(join(directory, "plain", "child"), "y")).rejects.toThrow(EspalierError);
+    await expect(openFile(join(directory, "missing"))).rejects.toThrow(/missing: found nothing of that name/);
+  });
+
+  test("hashes agree and ignore key order", async () => {
+    const path = join(temporaryDirectory(), "abc");
+    await writeFileAtomic(path, "abc");
+    // FIPS 180-2, appendix B.1.
+    expect(await hashFile(path)).toBe("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    expect(sha256("abc")).toBe(await hashFile(path));
+    expect(digestJson({ a: 1, b: [{ d: 2, c: 3 }] })).toBe(digestJson({ b: [{ c: 3, d: 2 }], a: 1 }));
+    expect(digestJson({ a: 1 })).not.toBe(digestJson({ a: 2 }));
+  });
+
+  test("memory reads are bounded", async () => {
+    await expect(memorySource(new Uint8Array(3), "m").read(2, 2)).rejects.toThrow(/a file of 3 bytes/);
+  });
+
+  test("broken JSON names the file", async () => {
+    const path = join(temporaryDirectory(), "x.json");
+    writeFileSync(path, "{");
+    await expect(readJson(path)).rejects.toThrow(/x\.json: expected JSON/);
+  });
+});
+
+test("a schema error lists every problem with its path", () => {
+  const schema = z.strictObject({ a: z.number(), b: z.object({ c: z.string() }) });
+  expect(() => checkSchema(schema, { a: "1", b: { c: 2 }, d: 0 }, "recipe.json")).toThrow(
+    /recipe\.json: 3 problems[\s\S]*a: [\s\S]*b\.c: /,
+  );
+});
+
+describe("statistics", () => {
+  test("the interval of the mean is Student's", () => {
+    // 1..5: mean 3, s = sqrt(2.5), t(4) = 2.776, half width 2.776 * sqrt(0.5) = 1.963.
+    const { mean, low, high, n } = meanInterval([1, 2, 3, 4, 5]);
+    expect([mean, n]).toEqual([3, 5]);
+    expect(high - mean).toBeCloseTo(1.963, 3);
+    expect(mean - low).toBeCloseTo(1.963, 3);
+  });
+
+  test("t has its tabled values past the table", () => {
+    expect(studentT975(40)).toBeCloseTo(2.0211, 3);
+    expect(studentT975(120)).toBeCloseTo(1.9799, 3);
+  });
+
+  test("pairing removes what both share", () => {
+    expect(pairedInterval([10, 20, 30], [9, 19, 29])).toEqual({ mean: 1, low: 1, high: 1, n: 3 });
+  });
+
+  test("median", () => {
+    expect([median([3, 1, 2]), median([4, 1, 2, 3])]).toEqual([2, 2.5]);
+  });
+});
+
+test("the meter sees memory that was held and let go", () => {
+  const meter = createRssMeter();
+  const before = meter.peakBytes();
+  const held = new Uint8Array(64 << 20).fill(1);
+  expect(meter.peakBytes() - before).toBeGreaterThan(48 << 20);
+  expect(held[5]).toBe(1);
+  meter.stop();
+});
+
+test("units", () => {
+  expect([formatBytes(512), formatBytes(1536), formatSeconds(95), formatSeconds(3.21)]).toEqual([
+    "512 B",
+    "1.50 KiB",
+    "1m 35s",
+    "3.2s",
+  ]);
+});

@@ -1,0 +1,24 @@
+export { EspalierError, internal, isNodeError, messageOf, type Problem } from "./errors.js";
+export { type Event, ignoreEvents, type OnEvent } from "./events.js";
+export {
+  type AtomicWriter,
+  type ByteSource,
+  createAtomicWriter,
+  digestJson,
+  fileError,
+  fileExists,
+  hashFile,
+  memorySource,
+  openFile,
+  readJson,
+  readText,
+  sha256,
+  temporaryName,
+  writeFileAtomic,
+  writeJsonAtomic,
+} from "./files.js";
+export { createRssMeter, type RssMeter, treeRssBytes } from "./memory.js";
+export { createRng, createRngFromState, type Rng, type RngState } from "./rng.js";
+export { checkSchema, z } from "./schema.js";
+export { type Interval, mean, meanInterval, median, pairedInterval, studentT975 } from "./statistics.js";
+export { formatBytes, formatCount, formatSeconds } from "./units.js";
