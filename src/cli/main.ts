@@ -1,0 +1,51 @@
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { Command } from "commander";
+import { withCommonOptions } from "./options.js";
+
+/** Every command, loaded only when it is asked for, so that --help stays quick and needs no native library. */
+const commands: Record<string, { summary: string; load: () => Promise<{ createCommand(): Command }> }> = {
+  run: { summary: "run a recipe (default: recipes/start.json)", load: () => import("./commands/run.js") },
+  reshape: { summary: "make a smaller child of a model under a budget", load: () => import("./commands/reshape.js") },
+  init: { summary: "write a recipe to start from", load: () => import("./commands/init.js") },
+  search: { summary: "choose one variant per layer of a block library", load: () => import("./commands/search.js") },
+  show: { summary: "configuration, blocks, parameters and sizes of a model", load: () => import("./commands/show.js") },
+  export: { summary: "write a model as GGUF or Hugging Face directory", load: () => import("./commands/export.js") },
+  generate: { summary: "continue a prompt", load: () => import("./commands/generate.js") },
+  perplexity: { summary: "measure a model on a text", load: () => import("./commands/perplexity.js") },
+  doctor: { summary: "devices, libraries, memory and versions", load: () => import("./commands/doctor.js") },
+  clean: { summary: "what the store holds, and freeing it", load: () => import("./commands/clean.js") },
+};
+
+export async function main(argv: readonly string[]): Promise<void> {
+  const program = new Command("espalier")
+    .description("Reshape, distil, measure and export Llama-family language models.")
+    .version(packageVersion())
+    .showSuggestionAfterError()
+    .showHelpAfterError("(--help shows the options)")
+    .enablePositionalOptions();
+  const asked = argv.find((word) => !word.startsWith("-"));
+  for (const [name, { summary, load }] of Object.entries(commands)) {
+    const command = name === asked ? (await load()).createCommand() : new Command(name);
+    program.addCommand(withCommonOptions(command.summary(summary)));
+  }
+  program.addHelpText(
+    "after",
+    "\nExample:\n  $ espalier reshape models/stories260K --budget params=60% --out out/child",
+  );
+  exitWithTwoOnUsageErrors(program);
+  await program.parseAsync(argv, { from: "user" });
+}
+
+function exitWithTwoOnUsageErrors(program: Command): void {
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
+  }
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+await main(process.argv.slice(2));

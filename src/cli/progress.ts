@@ -1,0 +1,86 @@
+import { type Event, formatBytes, formatSeconds, type OnEvent } from "../base/index.js";
+
+export interface Progress {
+  onEvent: OnEvent;
+  /** Ends a line that is still being rewritten. */
+  end(): void;
+}
+
+/** Shows events as lines: one that is rewritten on a terminal, one at each tenth of a stage elsewhere. */
+export function createProgress(stream: NodeJS.WriteStream): Progress {
+  const live = stream.isTTY === true;
+  let open = false;
+  let stage = { name: "", startedMs: 0, firstMs: 0, firstDone: 0, tenths: 0 };
+
+  const end = () => {
+    if (open) stream.write("\n");
+    open = false;
+  };
+  const line = (text: string) => {
+    if (live && open) stream.write("\r\x1b[2K");
+    stream.write(`${text}\n`);
+    open = false;
+  };
+  const rewrite = (text: string) => {
+    if (live) stream.write(`\r\x1b[2K${text.slice(0, (stream.columns ?? 120) - 1)}`);
+    open = live;
+  };
+
+  const step = (name: string, done: number, total: number, text: string) => {
+    const now = performance.now();
+    if (name !== stage.name || done < stage.firstDone) {
+      stage = { name, startedMs: now, firstMs: now, firstDone: done, tenths: 0 };
+    }
+    const left = timeLeft(stage, now, done, total);
+    const shown = `  ${name.padEnd(12)} ${bar(done / total)} ${text}${left}`;
+    if (live) return rewrite(shown);
+    const tenths = Math.floor((10 * done) / total);
+    if (tenths <= stage.tenths) return;
+    stage.tenths = tenths;
+    line(shown);
+  };
+
+  const onEvent = (event: Event) => {
+    switch (event.event) {
+      case "stage-start":
+        return line(`${event.stage}${event.title ? `: ${event.title}` : ""}`);
+      case "stage-end":
+        return line(stageEnd(event));
+      case "progress":
+        return step(
+          event.stage,
+          event.done,
+          event.total,
+          `${event.done}/${event.total}${event.unit ? ` ${event.unit}` : ""}${event.note ? ` ${event.note}` : ""}`,
+        );
+      case "train":
+        return step(
+          event.stage,
+          event.step,
+          event.steps,
+          `step ${event.step}/${event.steps} loss ${event.loss.toFixed(4)}`,
+        );
+      case "notice":
+        return line(event.level === "warning" ? `warning: ${event.message}` : `  ${event.message}`);
+      default:
+        event satisfies never;
+    }
+  };
+  return { onEvent, end };
+}
+
+function stageEnd({ stage, seconds, cached, peakRssBytes }: Extract<Event, { event: "stage-end" }>): string {
+  const how = cached ? "found in the store" : `${formatSeconds(seconds)}, peak ${formatBytes(peakRssBytes)}`;
+  return `  ${stage.padEnd(12)} done (${how})`;
+}
+
+function timeLeft(stage: { firstMs: number; firstDone: number }, now: number, done: number, total: number): string {
+  if (done <= stage.firstDone || done >= total) return "";
+  const secondsEach = (now - stage.firstMs) / 1000 / (done - stage.firstDone);
+  return `, ${formatSeconds(secondsEach * (total - done))} left`;
+}
+
+function bar(share: number): string {
+  const full = Math.max(0, Math.min(20, Math.round(share * 20)));
+  return `${"█".repeat(full)}${"░".repeat(20 - full)}`;
+}

@@ -1,0 +1,234 @@
+import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { join, relative, sep } from "node:path";
+import {
+  createRssMeter,
+  digestJson,
+  EspalierError,
+  fileError,
+  fileExists,
+  hashFile,
+  isNodeError,
+  type OnEvent,
+  readJson,
+  readText,
+  writeJsonAtomic,
+} from "../base/index.js";
+
+/** A finished stage: a directory that will not change again. */
+export interface Artifact {
+  stage: string;
+  directory: string;
+  /** Digest of the names and contents of its files: what later stages depend on. */
+  digest: string;
+  seconds: number;
+  peakRssBytes: number;
+  cached: boolean;
+}
+
+export interface StageRequest {
+  stage: string;
+  title?: string;
+  /** Raised when the stage's code changes what it writes. */
+  version: number;
+  /** Everything besides the inputs that the result depends on; JSON. */
+  options: unknown;
+  /** Artifacts, or digests of outside files, by name. */
+  inputs: Record<string, Artifact | string>;
+  /**
+   * Writes files into `directory`, each under its own name only when whole. A run that was killed is called again
+   * with the same directory, so what is already there can be kept.
+   */
+  run(directory: string): Promise<void>;
+}
+
+export interface StoreContext {
+  onEvent: OnEvent;
+  signal: AbortSignal;
+}
+
+interface Manifest {
+  stage: string;
+  version: number;
+  options: unknown;
+  inputs: Record<string, string>;
+  files: Record<string, string>;
+}
+
+interface Cost {
+  seconds: number;
+  peakRssBytes: number;
+}
+
+/** Results of stages by the content of what they were made from. */
+export interface Store {
+  root: string;
+  produce(request: StageRequest, context: StoreContext): Promise<Artifact>;
+}
+
+/**
+ * The manifest is written last: a directory with one is whole. The cost of a stage (seconds, memory) lies beside the
+ * files and is no part of the digest.
+ */
+export function openStore(root: string): Store {
+  return { root, produce: (request, context) => produce(root, request, context) };
+}
+
+async function produce(root: string, request: StageRequest, { onEvent, signal }: StoreContext): Promise<Artifact> {
+  signal.throwIfAborted();
+  const { stage, version, options } = request;
+  const inputs = Object.fromEntries(
+    Object.entries(request.inputs).map(([name, input]) => [name, typeof input === "string" ? input : input.digest]),
+  );
+  const key = digestJson({ stage, version, options, inputs }).slice(0, 24);
+  const directory = join(root, "artifacts", `${stage.replaceAll("/", "-")}-${key}`);
+  onEvent({ event: "stage-start", stage, ...(request.title && { title: request.title }) });
+  const found = await readArtifact(stage, directory);
+  if (found) {
+    onEvent({ event: "stage-end", stage, seconds: found.seconds, cached: true, peakRssBytes: found.peakRssBytes });
+    return found;
+  }
+  const work = join(root, "work", `${stage.replaceAll("/", "-")}-${key}`);
+  const release = await claim(work);
+  try {
+    const cost = await measured(work, () => request.run(work));
+    const files = await hashFiles(work);
+    await writeJsonAtomic(join(work, costFile), cost);
+    await writeJsonAtomic(join(work, manifestFile), { stage, version, options, inputs, files } satisfies Manifest);
+    await mkdir(join(root, "artifacts"), { recursive: true });
+    await rename(work, directory);
+    onEvent({ event: "stage-end", stage, cached: false, ...cost });
+    return { stage, directory, digest: digestJson(files), cached: false, ...cost };
+  } catch (cause) {
+    throw isNodeError(cause, "ENOSPC") ? fileError(work, cause) : cause;
+  } finally {
+    await release();
+  }
+}
+
+const manifestFile = "manifest.json";
+const costFile = "cost.json";
+
+async function readArtifact(stage: string, directory: string): Promise<Artifact | undefined> {
+  if (!(await fileExists(join(directory, manifestFile)))) return undefined;
+  const manifest = (await readJson(join(directory, manifestFile))) as Manifest;
+  const cost = (await readJson(join(directory, costFile))) as Cost;
+  for (const name of Object.keys(manifest.files)) {
+    if (await fileExists(join(directory, name))) continue;
+    throw new EspalierError({
+      where: join(directory, name),
+      found: "a file of a finished stage is gone",
+      fix: "run `espalier clean --all`, then the same command again",
+    });
+  }
+  return { stage, directory, digest: digestJson(manifest.files), cached: true, ...cost };
+}
+
+/** Adds to what an earlier, interrupted run of the same stage has already cost. */
+async function measured(work: string, run: () => Promise<void>): Promise<Cost> {
+  const path = join(work, "..", `${work.split(sep).at(-1)}.cost.json`);
+  const before = (await fileExists(path)) ? ((await readJson(path)) as Cost) : { seconds: 0, peakRssBytes: 0 };
+  const meter = createRssMeter();
+  const started = performance.now();
+  const cost = () => ({
+    seconds: before.seconds + (performance.now() - started) / 1000,
+    peakRssBytes: Math.max(before.peakRssBytes, meter.peakBytes()),
+  });
+  try {
+    await run();
+    await rm(path, { force: true });
+    return cost();
+  } catch (error) {
+    await writeJsonAtomic(path, cost()).catch(() => {});
+    throw error;
+  } finally {
+    meter.stop();
+  }
+}
+
+/** Takes the work directory for this process; one whose owner has died is taken over, its half-written files removed. */
+async function claim(work: string): Promise<() => Promise<void>> {
+  const lock = `${work}.lock`;
+  await mkdir(work, { recursive: true }).catch((cause) => {
+    throw fileError(work, cause);
+  });
+  for (;;) {
+    try {
+      await writeFile(lock, String(process.pid), { flag: "wx" });
+      break;
+    } catch (cause) {
+      if (!isNodeError(cause, "EEXIST")) throw fileError(lock, cause);
+      const owner = Number(await readText(lock).catch(() => ""));
+      if (owner > 0 && owner !== process.pid && isAlive(owner)) {
+        throw new EspalierError({
+          where: work,
+          found: `process ${owner} at work on the same stage`,
+          fix: "wait for it, or stop it and run the same command again",
+        });
+      }
+      await rm(lock, { force: true });
+    }
+  }
+  for (const file of await listFiles(work)) {
+    if (file.endsWith(".tmp") || file === manifestFile || file === costFile)
+      await rm(join(work, file), { force: true });
+  }
+  return () => rm(lock, { force: true });
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return isNodeError(error, "EPERM");
+  }
+}
+
+async function hashFiles(directory: string): Promise<Record<string, string>> {
+  const hashes: Record<string, string> = {};
+  for (const name of await listFiles(directory)) hashes[name] = await hashFile(join(directory, name));
+  return hashes;
+}
+
+/** Relative names of all files below a directory, sorted. */
+export async function listFiles(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch((cause) => {
+    if (isNodeError(cause, "ENOENT")) return [];
+    throw fileError(directory, cause);
+  });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(directory, join(entry.parentPath, entry.name)).split(sep).join("/"))
+    .sort();
+}
+
+export interface StoreEntry {
+  name: string;
+  finished: boolean;
+  bytes: number;
+}
+
+/** What the store holds, finished and interrupted. */
+export async function listStore(root: string): Promise<StoreEntry[]> {
+  const entries: StoreEntry[] = [];
+  for (const [part, finished] of [
+    ["artifacts", true],
+    ["work", false],
+  ] as const) {
+    for (const entry of await readdir(join(root, part), { withFileTypes: true }).catch(() => [])) {
+      if (!entry.isDirectory()) continue;
+      entries.push({ name: entry.name, finished, bytes: await directoryBytes(join(root, part, entry.name)) });
+    }
+  }
+  return entries.sort((a, b) => b.bytes - a.bytes || (a.name < b.name ? -1 : 1));
+}
+
+async function directoryBytes(directory: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await listFiles(directory)) bytes += (await stat(join(directory, name))).size;
+  return bytes;
+}
+
+export async function removeFromStore(root: string, entry: StoreEntry): Promise<void> {
+  await rm(join(root, entry.finished ? "artifacts" : "work", entry.name), { recursive: true, force: true });
+}
