@@ -1,0 +1,3 @@
+export * from "./convert.js";
+export * from "./linalg.js";
+export * from "./types.js";
