@@ -1,0 +1,71 @@
+import { createRng } from "../base/index.js";
+import type { BlockConfig, ModelConfig } from "../models/index.js";
+import { blockWeights } from "../models/index.js";
+import { type F32Tensor, f32Tensor, type HostTensor, sizeOf } from "../tensor/index.js";
+import type { Multiply } from "./variants.js";
+
+/** Standard normal entries times `scale`; the same for the same seed. */
+export function randomMatrix(seed: string | number, shape: readonly number[], scale = 1): F32Tensor {
+  const { normal } = createRng(seed);
+  return f32Tensor(
+    shape,
+    Float32Array.from({ length: sizeOf(shape) }, () => scale * normal()),
+  );
+}
+
+export const multiplyPlainly: Multiply = async (a, b) => {
+  const [p, q, r] = [a.shape[0]!, a.shape[1]!, b.shape[1]!];
+  const data = new Float32Array(p * r);
+  for (let i = 0; i < p; i++) {
+    for (let j = 0; j < r; j++) {
+      let sum = 0;
+      for (let k = 0; k < q; k++) sum += a.data[i * q + k]! * b.data[k * r + j]!;
+      data[i * r + j] = sum;
+    }
+  }
+  return f32Tensor([p, r], data);
+};
+
+/** A Llama shape small enough to check by hand. */
+export function tinyConfig(changes: Partial<ModelConfig> = {}): ModelConfig {
+  return {
+    family: "llama",
+    modelType: "llama",
+    vocabSize: 24,
+    hiddenSize: 16,
+    heads: 4,
+    headDim: 4,
+    normEps: 1e-5,
+    rope: { theta: 10000 },
+    tiedEmbeddings: true,
+    attentionBias: false,
+    attentionOutputBias: false,
+    mlpBias: false,
+    maxPositions: 64,
+    bosTokenId: 1,
+    eosTokenIds: [2],
+    blocks: Array.from({ length: 3 }, () => ({
+      attention: { kind: "gqa", kvHeads: 4 } as const,
+      ffn: { kind: "swiglu", width: 24 } as const,
+    })),
+    ...changes,
+  };
+}
+
+/** Random weights of one block, norms around 1. */
+export function randomBlock(config: ModelConfig, block: BlockConfig, seed: string): Map<string, HostTensor> {
+  return new Map(
+    blockWeights(config, block).map(({ name, shape }) => {
+      const tensor = randomMatrix(`${seed} ${name}`, shape, shape.length === 2 ? 1 / Math.sqrt(shape[1]!) : 0.1);
+      return [
+        name,
+        name.includes("norm")
+          ? f32Tensor(
+              shape,
+              tensor.data.map((value) => 1 + value),
+            )
+          : tensor,
+      ];
+    }),
+  );
+}
