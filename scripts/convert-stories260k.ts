@@ -8,7 +8,8 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { EspalierError, writeJsonAtomic } from "../src/base/index.js";
-import { type TensorPlan, writeSafetensors } from "../src/formats/safetensors.js";
+import type { TensorPlan } from "../src/formats/checkpoint.js";
+import { writeSafetensors } from "../src/formats/safetensors.js";
 
 interface Sizes {
   hidden: number;

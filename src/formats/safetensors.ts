@@ -18,6 +18,7 @@ import {
   writeJsonAtomic,
   z,
 } from "../base/index.js";
+import { countElements, readPlanned, type TensorFile, type TensorPlan } from "./checkpoint.js";
 import { decodeFloats, encodeFloats, type FloatType, floatBytes } from "./floats.js";
 
 export const maxHeaderBytes = 32 << 20;
@@ -55,16 +56,6 @@ export interface SafetensorsHeader {
   entries: Map<string, SafetensorsEntry>;
   /** The free-text `__metadata__`. */
   metadata: Record<string, string>;
-}
-
-/** Tensors by name, whatever number of files they lie in. */
-export interface TensorFile {
-  readonly names: readonly string[];
-  /** Type in the file and shape, or undefined for an unknown name. */
-  info(name: string): { type: string; shape: readonly number[]; byteLength: number } | undefined;
-  /** Values as f32 in row-major order. */
-  read(name: string): Promise<Float32Array>;
-  close(): Promise<void>;
 }
 
 const entrySchema = z.object({
@@ -270,13 +261,6 @@ export async function openSafetensorsFile(path: string): Promise<TensorFile & { 
   }
 }
 
-/** One tensor to write. Values are asked for when its turn comes, so that a model never lies in memory whole. */
-export interface TensorPlan {
-  name: string;
-  shape: readonly number[];
-  read(): Promise<Float32Array>;
-}
-
 export interface SafetensorsOptions {
   /** Type of every tensor in the file. Defaults to f32. */
   type?: FloatType;
@@ -319,19 +303,7 @@ function buildHeader(tensors: readonly TensorPlan[], type: FloatType, metadata: 
 }
 
 function byteLengthOf(shape: readonly number[], type: FloatType): number {
-  return shape.reduce((a, b) => a * b, floatBytes[type]);
-}
-
-/** Values of a planned tensor, checked against its shape. */
-export async function readPlanned({ name, shape, read }: TensorPlan): Promise<Float32Array> {
-  const values = await read();
-  const expected = shape.reduce((a, b) => a * b, 1);
-  if (values.length === expected) return values;
-  throw new EspalierError({
-    where: `tensor ${name}`,
-    expected: `${expected} values for [${shape}]`,
-    found: `${values.length}`,
-  });
+  return countElements(shape) * floatBytes[type];
 }
 
 export interface ShardOptions extends SafetensorsOptions {

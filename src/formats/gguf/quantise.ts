@@ -1,0 +1,55 @@
+/** @module f32 to the types that the writer knows, rounding as llama.cpp's own quantiser does. */
+import { EspalierError } from "../../base/index.js";
+import { f32ToF16 } from "../../tensor/index.js";
+import { encodeFloats } from "../floats.js";
+import type { WritableType } from "./types.js";
+
+/** Bytes of a tensor in one type. Throws where f16 cannot hold a value: an infinite weight would poison the model. */
+export function quantise(type: WritableType, values: Float32Array, where: string): Uint8Array {
+  if (type === "q8_0") return quantiseQ8_0(values);
+  if (type === "f16") checkHalfRange(values, where);
+  return encodeFloats(type, values);
+}
+
+const largestHalf = 65504;
+
+/** The largest magnitude that still rounds to a finite f16 is just below 65520. */
+export function checkHalfRange(values: Float32Array, where: string): void {
+  let largest = 0;
+  for (let i = 0; i < values.length; i++) largest = Math.max(largest, Math.abs(values[i]!));
+  if (largest < 65520) return;
+  throw new EspalierError({
+    where,
+    expected: `values up to ${largestHalf} (f16)`,
+    found: `${largest}`,
+    fix: "write bf16 or f32",
+  });
+}
+
+/**
+ * Blocks of 32: scale = largest magnitude / 127 as f16, then the rounded multiples as signed bytes. Rounding is half away
+ * from zero and the multiples are taken of the scale before it became f16, as in ggml.
+ */
+function quantiseQ8_0(values: Float32Array): Uint8Array {
+  const blocks = values.length / 32;
+  const bytes = new Uint8Array(blocks * 34);
+  const signed = new Int8Array(bytes.buffer);
+  const scales = new Float32Array(blocks);
+  for (let block = 0; block < blocks; block++) {
+    let largest = 0;
+    for (let i = 32 * block; i < 32 * block + 32; i++) largest = Math.max(largest, Math.abs(values[i]!));
+    const d = Math.fround(largest / 127);
+    scales[block] = d;
+    const inverse = d === 0 ? 0 : Math.fround(1 / d);
+    for (let i = 0; i < 32; i++) {
+      const scaled = Math.fround(values[32 * block + i]! * inverse);
+      signed[34 * block + 2 + i] = scaled < 0 ? -Math.floor(0.5 - scaled) : Math.floor(scaled + 0.5);
+    }
+  }
+  const halves = f32ToF16(scales);
+  for (let block = 0; block < blocks; block++) {
+    bytes[34 * block] = halves[block]! & 255;
+    bytes[34 * block + 1] = halves[block]! >> 8;
+  }
+  return bytes;
+}
