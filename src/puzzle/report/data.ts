@@ -1,0 +1,90 @@
+import type { Interval } from "../../base/index.js";
+import type { BlockConfig } from "../../models/index.js";
+
+/** One line of the table: the parent, the child, or a baseline at the same budget and distillation tokens. */
+export interface ReportModel {
+  /** "parent", "child", "uniform", "greedy", "random 1", ... */
+  name: string;
+  role: "parent" | "child" | "baseline";
+  parameters: number;
+  /** Size of the checkpoint or GGUF that the speed was measured on. */
+  fileBytes?: number;
+  perplexity?: number;
+  /** Nats a token from the parent on the set-aside text, 95 % interval by sequence; absent for the parent. */
+  kl?: Interval;
+  /** The same before distillation. */
+  klBeforeDistillation?: Interval;
+  /** Tokens a second in llama.cpp. */
+  speed?: { prefill: Interval; decode: Interval };
+  blocks?: BlockConfig[];
+}
+
+/** KL over a stage: "calibrate", "refit", "distil 0.1M tokens"; seconds of compute up to here. */
+export interface ComputePoint {
+  model: string;
+  stage: string;
+  /** Compute spent on this model so far, in seconds of this machine. */
+  seconds: number;
+  /** Tokens of distillation so far. */
+  tokens?: number;
+  kl: number;
+}
+
+export interface LossCurve {
+  model: string;
+  points: { step: number; tokens: number; loss: number }[];
+}
+
+export interface ReportScores {
+  layers: string[];
+  variants: string[];
+  /** One per scored layer and variant; the rest of the grid stays empty. */
+  cells: { layer: string; variant: string; kl: Interval }[];
+}
+
+export interface ReportSearch {
+  objective: number;
+  bound: number;
+  gap: number;
+  seconds: number;
+  /** Choices in the space, as a power of ten. */
+  spaceLog10?: number;
+  /** name -> budget, the child's total, the parent's total, and the shadow price (objective saved by one more unit). */
+  budgets: { name: string; unit?: string; max: number; total: number; parent?: number; shadowPrice: number }[];
+}
+
+/** All that the report and the terminal table show. Absent parts are left out of the page. */
+export interface ReportData {
+  title: string;
+  parent: ReportModel;
+  child: ReportModel;
+  baselines: ReportModel[];
+  /** What the parent was trained on, as its card says; printed under the table. */
+  parentTraining?: string;
+  /** The text set aside, and how much of it was measured. */
+  evaluation: { text: string; tokens: number; sequences: number };
+  /** Summed scores against the budget of the first constraint: the frontier of the search. */
+  frontier?: { name: string; unit?: string; points: { budget: number; objective: number }[] };
+  /** Predicted (summed scores) against measured KL of assembled children, before distillation. */
+  predictions?: { model: string; predicted: number; measured: Interval }[];
+  compute?: ComputePoint[];
+  losses?: LossCurve[];
+  samples?: { prompt: string; outputs: { model: string; text: string }[] }[];
+  search: ReportSearch;
+  scores?: ReportScores;
+  exports?: {
+    path: string;
+    format: string;
+    bytes?: number;
+    maxAbsLogitDifference?: number;
+    kl?: number;
+    note?: string;
+  }[];
+  stages: { name: string; seconds: number; peakRssBytes: number; cached: boolean }[];
+  peakRssBytes: number;
+  seconds: number;
+  /** How to get the same again. */
+  reproduce: { command: string; seed: number; versions: Record<string, string>; machine?: string };
+  /** Choices that were left out of the space, and other things a reader must know. */
+  notes?: string[];
+}

@@ -1,0 +1,86 @@
+import { z } from "../base/index.js";
+
+const count = z.int().min(0);
+const seconds = z.number().min(0);
+const nats = z.number().describe("Nats a token.");
+
+const interval = z
+  .object({ mean: z.number(), low: z.number(), high: z.number(), n: z.int().min(1).optional() })
+  .describe("Mean with its 95 % interval by sequence; n sequences.");
+
+const block = z.object({
+  attention: z.object({
+    kind: z.enum(["gqa", "linear", "none"]),
+    kvHeads: count.optional().describe("Key-value heads of grouped-query attention."),
+  }),
+  ffn: z.object({
+    kind: z.enum(["swiglu", "linear", "none"]),
+    width: count.optional().describe("Intermediate width of a SwiGLU."),
+  }),
+});
+
+const speed = z
+  .object({ prefill: z.number().positive(), decode: z.number().positive() })
+  .describe("Tokens a second in llama.cpp.");
+
+const stage = z.object({
+  name: z.string(),
+  seconds,
+  peakRssBytes: count.describe("Peak resident memory of the process tree during the stage."),
+  cached: z.boolean().describe("Taken from the store; the numbers are those of the run that made it."),
+});
+
+/** What `run` and `reshape` print with --json and leave as `result.json`. Later versions may add fields. */
+export const resultSchema = z.looseObject({
+  parent: z.looseObject({ path: z.string().optional(), parameters: count, perplexity: z.number().positive() }),
+  child: z.looseObject({
+    path: z.string(),
+    parameters: count,
+    perplexity: z.number().positive(),
+    kl: interval.describe("KL(parent || child) in nats a token on the set-aside text."),
+    klBeforeDistillation: interval,
+    blocks: z.array(block).describe("One per layer, first layer first."),
+  }),
+  baselines: z.array(
+    z.looseObject({
+      name: z.string(),
+      parameters: count,
+      kl: interval,
+      klBeforeDistillation: interval.optional(),
+      perplexity: z.number().positive(),
+    }),
+  ),
+  search: z.looseObject({
+    objective: nats.describe("Summed scores of the chosen blocks."),
+    bound: nats.describe("Proven lower bound of that sum."),
+    gap: z.number().min(0).describe("(objective - bound) / |objective|; 0 is proven optimal."),
+    seconds,
+  }),
+  exports: z.array(
+    z.looseObject({
+      path: z.string(),
+      format: z.string(),
+      maxAbsLogitDifference: z
+        .number()
+        .min(0)
+        .optional()
+        .describe("llama.cpp's logits, or the reloaded ones, against ours."),
+      kl: nats.optional().describe("For quantised types: KL against our own logits."),
+    }),
+  ),
+  speed: z.looseObject({ parent: speed, child: speed }),
+  stages: z.array(stage),
+  peakRssBytes: count.describe("Peak resident memory of the process tree over the whole run."),
+  seconds,
+});
+
+export type RunResult = z.output<typeof resultSchema>;
+
+/** JSON Schema of `result.json`, kept as `schemas/result.schema.json`. */
+export function resultJsonSchema(): Record<string, unknown> {
+  return {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    title: "Result of a reshaping run",
+    ...z.toJSONSchema(resultSchema, { target: "draft-2020-12", io: "output" }),
+  };
+}
