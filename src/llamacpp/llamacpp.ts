@@ -1,0 +1,170 @@
+/** @module llama.cpp on this machine, for checking exports, measuring speed and generating. */
+import { EspalierError, fileExists, type Interval, meanInterval } from "../base/index.js";
+import { type CallOptions, createClient } from "./client.js";
+import type { ContextOptions, Generated, LlamaCppVersion, LogitsPart, Positions } from "./protocol.js";
+
+export interface LlamaCppOptions {
+  /** Compute layer. Defaults to false: the CPU. */
+  gpu?: false | "cuda" | "vulkan" | "metal";
+  /** Threads of one evaluation. Defaults to one for each physical core. */
+  threads?: number;
+}
+
+export interface LogitsOptions {
+  /** Which positions are returned; rows come in rising order. Defaults to "all". */
+  positions?: Positions;
+  signal?: AbortSignal;
+}
+
+export interface MeasureOptions {
+  /** Tokens of the prompt that is timed as prefill. Defaults to 512. */
+  promptTokens?: number;
+  /** Tokens evaluated one by one after the prompt. Defaults to 64. */
+  generateTokens?: number;
+  /** Timed rounds, after one that warms up. Defaults to 5. */
+  repeats?: number;
+  /** A sample repeats its work until it has lasted this long. Defaults to 0.1. */
+  sampleSeconds?: number;
+  /** Seed of the random token ids. Defaults to 1. */
+  seed?: number;
+  signal?: AbortSignal;
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** Tokens per second. */
+export interface Speed {
+  prefill: Interval;
+  decode: Interval;
+  /** The rates behind the intervals, round by round; models measured together have the same rounds. */
+  samples: { prefill: number[]; decode: number[] };
+}
+
+export interface GenerateOptions {
+  /** Defaults to 128. */
+  maxTokens?: number;
+  /** 0 takes the likeliest token. Defaults to 0. */
+  temperature?: number;
+  /** Defaults to 1. */
+  topP?: number;
+  /** Defaults to 0. */
+  seed?: number;
+  signal?: AbortSignal;
+  onText?: (text: string) => void;
+}
+
+export interface LlamaCpp {
+  /** Logits of every asked position, one array [positions, vocabulary] per sequence; f32 cache, no flash attention. */
+  logits(gguf: string, sequences: readonly (readonly number[])[], options?: LogitsOptions): Promise<Float32Array[]>;
+  /** The same, a few rows at a time, for vocabularies whose logits do not fit in memory together. */
+  eachLogits(
+    gguf: string,
+    sequences: readonly (readonly number[])[],
+    visit: (sequence: number, position: number, row: Float32Array) => void,
+    options?: LogitsOptions,
+  ): Promise<void>;
+  measure(gguf: string, options?: MeasureOptions): Promise<Speed>;
+  /** Measures several models in turns, so that a drift of the machine touches all alike. */
+  measureMany(ggufs: readonly string[], options?: MeasureOptions): Promise<Speed[]>;
+  /** Continues a text or token ids, as a base model does: no chat template. */
+  generate(gguf: string, prompt: string | readonly number[], options?: GenerateOptions): Promise<Generated>;
+  /** Token ids of llama.cpp's own tokenizer, without first or last tokens; special tokens in the text only if asked. */
+  tokenize(gguf: string, text: string, options?: { special?: boolean }): Promise<number[]>;
+  tokenizeMany(gguf: string, texts: readonly string[], options?: { special?: boolean }): Promise<number[][]>;
+  version(): Promise<LlamaCppVersion>;
+  /** Ends the child process. A later call starts a new one. */
+  dispose(): Promise<void>;
+}
+
+/** Nothing is started until the first call. */
+export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {}): LlamaCpp {
+  const client = createClient({ gpu, threads } satisfies ContextOptions);
+
+  const eachLogits: LlamaCpp["eachLogits"] = async (gguf, sequences, visit, { positions = "all", signal } = {}) => {
+    await checkFile(gguf);
+    checkSequences(gguf, sequences);
+    const params = { gguf, sequences: sequences.map((ids) => [...ids]), positions };
+    const onPart = (part: LogitsPart) => visitRows(part, visit);
+    await client.call("logits", params, gguf, callOptions(signal, onPart));
+  };
+
+  const measureMany: LlamaCpp["measureMany"] = async (ggufs, options = {}) => {
+    const { promptTokens = 512, generateTokens = 64, repeats = 5, sampleSeconds = 0.1, seed = 1 } = options;
+    for (const gguf of ggufs) await checkFile(gguf);
+    const params = { ggufs: [...ggufs], promptTokens, generateTokens, repeats, sampleSeconds, seed };
+    const onPart = ({ done, total }: { done: number; total: number }) => options.onProgress?.(done, total);
+    const samples = await client.call("measure", params, ggufs.join(", "), callOptions(options.signal, onPart));
+    return samples.map((rates) => ({
+      prefill: meanInterval(rates.prefill),
+      decode: meanInterval(rates.decode),
+      samples: rates,
+    }));
+  };
+
+  const tokenizeMany: LlamaCpp["tokenizeMany"] = async (gguf, texts, { special = false } = {}) => {
+    await checkFile(gguf);
+    return client.call("tokenize", { gguf, texts: [...texts], special }, gguf);
+  };
+
+  return {
+    eachLogits,
+    async logits(gguf, sequences, options) {
+      const rows: Float32Array[][] = sequences.map(() => []);
+      await eachLogits(gguf, sequences, (sequence, _position, row) => rows[sequence]!.push(row), options);
+      return rows.map(concat);
+    },
+    measureMany,
+    measure: async (gguf, options) => (await measureMany([gguf], options))[0]!,
+    async generate(gguf, prompt, options = {}) {
+      const { maxTokens = 128, temperature = 0, topP = 1, seed = 0, signal, onText } = options;
+      await checkFile(gguf);
+      const text = typeof prompt === "string" ? prompt : [...prompt];
+      const params = { gguf, prompt: text, maxTokens, temperature, topP, seed };
+      return client.call(
+        "generate",
+        params,
+        gguf,
+        callOptions(signal, (part: { text: string }) => onText?.(part.text)),
+      );
+    },
+    tokenizeMany,
+    tokenize: async (gguf, text, options) => (await tokenizeMany(gguf, [text], options))[0]!,
+    version: () => client.call("version", {}, "llama.cpp"),
+    dispose: () => client.dispose(),
+  };
+}
+
+function visitRows(
+  { sequence, positions, values }: LogitsPart,
+  visit: (sequence: number, position: number, row: Float32Array) => void,
+): void {
+  const width = values.length / positions.length;
+  for (const [row, position] of positions.entries()) {
+    visit(sequence, position, values.subarray(row * width, (row + 1) * width));
+  }
+}
+
+function concat(rows: readonly Float32Array[]): Float32Array {
+  const width = rows[0]?.length ?? 0;
+  const all = new Float32Array(rows.length * width);
+  for (const [i, row] of rows.entries()) all.set(row, i * width);
+  return all;
+}
+
+function callOptions<Part>(signal: AbortSignal | undefined, onPart: (part: Part) => void): CallOptions<Part> {
+  return signal ? { signal, onPart } : { onPart };
+}
+
+async function checkFile(gguf: string): Promise<void> {
+  if (await fileExists(gguf)) return;
+  throw new EspalierError({
+    where: gguf,
+    expected: "a .gguf file",
+    found: "nothing of that name",
+    fix: "check the path",
+  });
+}
+
+function checkSequences(gguf: string, sequences: readonly (readonly number[])[]): void {
+  if (sequences.length > 0 && sequences.every((ids) => ids.length > 0)) return;
+  throw new EspalierError({ where: gguf, expected: "token ids to evaluate", found: "an empty sequence" });
+}

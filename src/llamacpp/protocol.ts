@@ -1,0 +1,86 @@
+/** @module The messages between this process and the one that holds llama.cpp. Plain data, sent with structured clone. */
+
+/** Which positions of each sequence are asked for: all, the last `n`, or those listed. */
+export type Positions = "all" | { last: number } | readonly number[];
+
+export interface ContextOptions {
+  /** Compute layer of llama.cpp. Defaults to false: the CPU. */
+  gpu: false | "cuda" | "vulkan" | "metal";
+  /** Threads of one evaluation; 0 means one for each physical core. */
+  threads: number;
+}
+
+/** One line of values of `logits`, copied out of llama.cpp. */
+export interface LogitsPart {
+  sequence: number;
+  /** Positions in the sequence, one for each row. */
+  positions: number[];
+  /** [positions, vocabulary] */
+  values: Float32Array;
+}
+
+export interface MeasureParams {
+  ggufs: string[];
+  promptTokens: number;
+  generateTokens: number;
+  repeats: number;
+  /** A sample repeats its work until it has lasted this long, so that tiny models are not lost in clock noise. */
+  sampleSeconds: number;
+  seed: number;
+}
+
+/** Tokens per second of each repeat. */
+export interface MeasureSamples {
+  prefill: number[];
+  decode: number[];
+}
+
+export interface GenerateParams {
+  gguf: string;
+  prompt: string | number[];
+  maxTokens: number;
+  temperature: number;
+  topP: number;
+  seed: number;
+}
+
+/** What the process can do: parameters, what it sends on the way, and its result. */
+export interface Methods {
+  version: { params: Record<string, never>; part: never; result: LlamaCppVersion };
+  tokenize: { params: { gguf: string; texts: string[]; special: boolean }; part: never; result: number[][] };
+  logits: {
+    params: { gguf: string; sequences: number[][]; positions: Positions };
+    part: LogitsPart;
+    result: { vocabSize: number };
+  };
+  measure: { params: MeasureParams; part: { done: number; total: number }; result: MeasureSamples[] };
+  generate: { params: GenerateParams; part: { text: string }; result: Generated };
+}
+
+export interface LlamaCppVersion {
+  /** Version of the node-llama-cpp package. */
+  package: string;
+  /** Release of llama.cpp that it brings. */
+  llamaCpp: string;
+  /** `false` for the CPU. */
+  gpu: string | false;
+  devices: string[];
+  /** Physical cores as llama.cpp counts them. */
+  mathCores: number;
+}
+
+export interface Generated {
+  text: string;
+  ids: number[];
+  promptIds: number[];
+  tokensPerSecond: number;
+}
+
+export type Request = {
+  [M in keyof Methods]: { id: number; method: M; params: Methods[M]["params"]; context: ContextOptions };
+}[keyof Methods];
+
+export type Reply =
+  | { id: number; kind: "part"; part: unknown }
+  | { id: number; kind: "done"; result: unknown }
+  | { id: number; kind: "error"; message: string };

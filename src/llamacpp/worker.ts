@@ -1,0 +1,388 @@
+/**
+ * @module The child process: the one file that imports node-llama-cpp (the package is pinned exactly).
+ *
+ * Batches are driven through the package's own native context (`_ctx`) instead of `controlledEvaluate`: one call per
+ * batch, so that what is timed is llama.cpp and not a queue, and logits come as a flat list, without a Map for each
+ * position. `checkInternals` says so when an update of the package has moved them.
+ */
+
+import {
+  getLlama,
+  getModuleVersion,
+  type Llama,
+  LlamaLogLevel,
+  type LlamaModel,
+  readGgufFileInfo,
+  type Token,
+} from "node-llama-cpp";
+import { createRng, messageOf } from "../base/index.js";
+import type {
+  ContextOptions,
+  GenerateParams,
+  MeasureParams,
+  MeasureSamples,
+  Methods,
+  Reply,
+  Request,
+} from "./protocol.js";
+
+type Send<Part> = (part: Part) => void;
+type Handlers = {
+  [M in keyof Methods]: (
+    params: Methods[M]["params"],
+    context: ContextOptions,
+    send: Send<Methods[M]["part"]>,
+  ) => Promise<Methods[M]["result"]>;
+};
+
+const handlers: Handlers = { version, tokenize, logits, measure, generate };
+
+/** What `_ctx` of a context offers; see AddonContext in node-llama-cpp's `AddonTypes.d.ts`. */
+interface NativeContext {
+  initBatch(size: number): void;
+  /** Returns where in the batch the asked logits are. */
+  addToBatch(sequence: number, firstPosition: number, tokens: Uint32Array, logitIndexes: Uint32Array): Uint32Array;
+  decodeBatch(): Promise<void>;
+  disposeSequence(sequence: number): void;
+  sampleToken(
+    batchIndex: number,
+    sampler: unknown,
+    probabilities: boolean,
+    confidence: boolean,
+    logits: boolean,
+  ): Promise<[token: number, probabilities: undefined, confidence: undefined, logits: number[] | undefined]>;
+}
+
+let loaded: { llama: Llama; gpu: ContextOptions["gpu"] } | undefined;
+
+async function llamaFor({ gpu }: ContextOptions): Promise<Llama> {
+  if (loaded?.gpu !== gpu) {
+    const llama = await getLlama({
+      gpu,
+      build: "never",
+      maxThreads: 0,
+      logLevel: LlamaLogLevel.warn,
+      logger: (_level, message) => process.stderr.write(`${message.trimEnd()}\n`),
+    });
+    loaded = { llama, gpu };
+  }
+  return loaded.llama;
+}
+
+async function withModel<T>(
+  gguf: string,
+  options: ContextOptions,
+  work: (model: LlamaModel, llama: Llama, threads: number) => Promise<T>,
+): Promise<T> {
+  const llama = await llamaFor(options);
+  const model = await llama.loadModel({ modelPath: gguf, ...(options.gpu === false ? { gpuLayers: 0 } : {}) });
+  try {
+    return await work(model, llama, options.threads || llama.cpuMathCores);
+  } finally {
+    await model.dispose();
+  }
+}
+
+async function version(
+  _: Methods["version"]["params"],
+  context: ContextOptions,
+): Promise<Methods["version"]["result"]> {
+  const llama = await llamaFor(context);
+  return {
+    package: await getModuleVersion(),
+    llamaCpp: llama.llamaCppRelease.release,
+    gpu: llama.gpu,
+    devices: await llama.getGpuDeviceNames(),
+    mathCores: llama.cpuMathCores,
+  };
+}
+
+function tokenize(
+  { gguf, texts, special }: Methods["tokenize"]["params"],
+  context: ContextOptions,
+): Promise<number[][]> {
+  return withModel(gguf, context, async (model) => texts.map((text) => [...model.tokenize(text, special)]));
+}
+
+/** Bytes of logits that one batch may hold in llama.cpp; it bounds the memory of a large vocabulary. */
+const logitsBatchBytes = 16 * 2 ** 20;
+
+function logits(
+  { gguf, sequences, positions }: Methods["logits"]["params"],
+  context: ContextOptions,
+  send: Send<Methods["logits"]["part"]>,
+): Promise<{ vocabSize: number }> {
+  return withModel(gguf, context, async (model, _llama, threads) => {
+    const vocabSize = await readVocabSize(gguf);
+    for (const [sequence, ids] of sequences.entries()) checkIds(ids, vocabSize, sequence);
+    const longest = Math.max(...sequences.map((ids) => ids.length));
+    const batchSize = Math.min(longest, 512, Math.max(16, Math.floor(logitsBatchBytes / (4 * vocabSize))));
+    // The comparison is with f32 arithmetic: neither the cache nor the attention kernel may round.
+    const { ctx, sampler, dispose } = await createContext(model, {
+      contextSize: longest,
+      batchSize,
+      threads,
+      exact: true,
+    });
+    for (const [sequence, ids] of sequences.entries()) {
+      const wanted = resolvePositions(positions, ids.length);
+      for (let start = 0; start < ids.length; start += batchSize) {
+        const end = Math.min(start + batchSize, ids.length);
+        const here = wanted.filter((position) => position >= start && position < end);
+        const rows = await decode(ctx, ids, start, end, here);
+        const values = new Float32Array(here.length * vocabSize);
+        for (const [row, index] of rows.entries()) {
+          const [, , , pairs] = await ctx.sampleToken(index, sampler, false, false, true);
+          copyLogits(pairs, values.subarray(row * vocabSize, (row + 1) * vocabSize));
+        }
+        if (here.length > 0) send({ sequence, positions: here, values });
+      }
+      ctx.disposeSequence(0);
+    }
+    await dispose();
+    return { vocabSize };
+  });
+}
+
+/** Evaluates ids[start, end) after what the cache holds; returns where in the batch the logits of `wanted` are. */
+async function decode(
+  ctx: NativeContext,
+  ids: readonly number[],
+  start: number,
+  end: number,
+  wanted: readonly number[],
+): Promise<number[]> {
+  ctx.initBatch(end - start);
+  const relative = Uint32Array.from(wanted, (position) => position - start);
+  const rows = ctx.addToBatch(0, start, Uint32Array.from(ids.slice(start, end)), relative);
+  await ctx.decodeBatch();
+  return [...rows];
+}
+
+/** llama.cpp hands out `token, logit, token, logit, ...` ordered by logit. */
+function copyLogits(pairs: number[] | undefined, into: Float32Array): void {
+  if (pairs?.length !== 2 * into.length) {
+    throw new Error(`expected ${into.length} logits, found ${(pairs?.length ?? 0) / 2}`);
+  }
+  for (let i = 0; i < pairs.length; i += 2) into[pairs[i]!] = pairs[i + 1]!;
+}
+
+function resolvePositions(positions: Methods["logits"]["params"]["positions"], length: number): number[] {
+  const all = Array.from({ length }, (_, i) => i);
+  if (positions === "all") return all;
+  if ("last" in positions) return all.slice(Math.max(0, length - positions.last));
+  return all.filter((position) => positions.includes(position));
+}
+
+function checkIds(ids: readonly number[], vocabSize: number, sequence: number): void {
+  const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (bad !== undefined) throw new Error(`token id ${bad} in sequence ${sequence}; the vocabulary has ${vocabSize}`);
+}
+
+async function readVocabSize(gguf: string): Promise<number> {
+  const { fullTensorInfo } = await readGgufFileInfo(gguf, { logWarnings: false, sourceType: "filesystem" });
+  const embedding = fullTensorInfo?.find(({ name }) => name === "token_embd.weight");
+  if (!embedding) throw new Error("no token_embd.weight");
+  return Number(embedding.dimensions[1]);
+}
+
+interface OwnedContext {
+  ctx: NativeContext;
+  /** Greedy: it leaves the logits as they are. */
+  sampler: unknown;
+  dispose(): Promise<void>;
+}
+
+async function createContext(
+  model: LlamaModel,
+  options: { contextSize: number; batchSize: number; threads: number; exact: boolean },
+): Promise<OwnedContext> {
+  const { contextSize, batchSize, threads, exact } = options;
+  const context = await model.createContext({
+    contextSize,
+    batchSize,
+    threads,
+    sequences: 1,
+    failedCreationRemedy: false,
+    ...(exact
+      ? { flashAttention: false, experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32" }
+      : { flashAttention: "auto" }),
+  });
+  const { ctx, sampler } = checkInternals(context, model);
+  return {
+    ctx,
+    sampler,
+    async dispose() {
+      sampler.dispose();
+      await context.dispose();
+    },
+  };
+}
+
+interface NativeSampler {
+  applyConfig(config: { temperature: number }): void;
+  dispose(): void;
+}
+
+function checkInternals(context: unknown, model: unknown): { ctx: NativeContext; sampler: NativeSampler } {
+  const { _ctx } = context as { _ctx?: NativeContext };
+  const { _llama, _model } = model as {
+    _llama?: { _bindings?: { AddonSampler?: new (model: unknown) => NativeSampler } };
+    _model?: unknown;
+  };
+  const Sampler = _llama?._bindings?.AddonSampler;
+  if (!_ctx?.initBatch || !_ctx.decodeBatch || !_ctx.sampleToken || !Sampler) {
+    throw new Error("internal: this version of node-llama-cpp has moved its native context");
+  }
+  const sampler = new Sampler(_model);
+  sampler.applyConfig({ temperature: 0 });
+  return { ctx: _ctx, sampler };
+}
+
+interface Bench {
+  prefill(): Promise<void>;
+  decode(): Promise<void>;
+  dispose(): Promise<void>;
+}
+
+async function measure(
+  params: MeasureParams,
+  context: ContextOptions,
+  send: Send<Methods["measure"]["part"]>,
+): Promise<MeasureSamples[]> {
+  const { ggufs, promptTokens, generateTokens, repeats, sampleSeconds } = params;
+  const benches: Bench[] = [];
+  for (const gguf of ggufs) benches.push(await createBench(gguf, params, context));
+  const samples = ggufs.map((): MeasureSamples => ({ prefill: [], decode: [] }));
+  // Round 0 warms caches and clocks and is thrown away.
+  for (let round = 0; round <= repeats; round++) {
+    const order = [...benches.keys()];
+    // Models take turns, in a new order each round, so that a machine that slows down slows all of them.
+    if (round % 2 === 1) order.reverse();
+    for (const at of order) {
+      const { prefill, decode } = benches[at]!;
+      const rates = {
+        prefill: await rate(prefill, promptTokens, sampleSeconds),
+        decode: await rate(decode, generateTokens, sampleSeconds, prefill),
+      };
+      if (round === 0) continue;
+      samples[at]!.prefill.push(rates.prefill);
+      samples[at]!.decode.push(rates.decode);
+    }
+    send({ done: round, total: repeats });
+  }
+  for (const bench of benches) await bench.dispose();
+  return samples;
+}
+
+/** Tokens per second of `work`, repeated until it has lasted `seconds`; `prepare` runs before each, outside the clock. */
+async function rate(
+  work: () => Promise<void>,
+  tokens: number,
+  seconds: number,
+  prepare: () => Promise<void> = async () => {},
+): Promise<number> {
+  let elapsed = 0;
+  let done = 0;
+  do {
+    await prepare();
+    const start = performance.now();
+    await work();
+    elapsed += (performance.now() - start) / 1000;
+    done += tokens;
+  } while (elapsed < seconds);
+  return done / elapsed;
+}
+
+/** As llama-bench does: random tokens, logits of the last one only. Decoding goes on after the prompt. */
+async function createBench(gguf: string, params: MeasureParams, options: ContextOptions): Promise<Bench> {
+  const { promptTokens, generateTokens, seed } = params;
+  const vocabSize = await readVocabSize(gguf);
+  const ids = randomIds(promptTokens + generateTokens, vocabSize, seed);
+  const llama = await llamaFor(options);
+  const model = await llama.loadModel({ modelPath: gguf, ...(options.gpu === false ? { gpuLayers: 0 } : {}) });
+  const threads = options.threads || llama.cpuMathCores;
+  const batchSize = Math.min(512, promptTokens);
+  const { ctx, dispose } = await createContext(model, { contextSize: ids.length, batchSize, threads, exact: false });
+  return {
+    async prefill() {
+      ctx.disposeSequence(0);
+      for (let start = 0; start < promptTokens; start += batchSize) {
+        const end = Math.min(start + batchSize, promptTokens);
+        await decode(ctx, ids, start, end, end === promptTokens ? [end - 1] : []);
+      }
+    },
+    async decode() {
+      for (let at = promptTokens; at < ids.length; at++) await decode(ctx, ids, at, at + 1, [at]);
+    },
+    async dispose() {
+      await dispose();
+      await model.dispose();
+    },
+  };
+}
+
+function randomIds(count: number, vocabSize: number, seed: number): number[] {
+  const rng = createRng(seed);
+  return Array.from({ length: count }, () => rng.int(vocabSize));
+}
+
+async function generate(
+  { gguf, prompt, maxTokens, temperature, topP, seed }: GenerateParams,
+  options: ContextOptions,
+  send: Send<Methods["generate"]["part"]>,
+): Promise<Methods["generate"]["result"]> {
+  return withModel(gguf, options, async (model, _llama, threads) => {
+    const promptIds = typeof prompt === "string" ? promptTokens(model, prompt) : prompt;
+    const context = await model.createContext({
+      contextSize: promptIds.length + maxTokens,
+      threads,
+      sequences: 1,
+      flashAttention: "auto",
+    });
+    const sequence = context.getSequence();
+    const ids: Token[] = [];
+    let start = performance.now();
+    for await (const id of sequence.evaluate(promptIds as Token[], {
+      temperature,
+      topP,
+      seed,
+    })) {
+      if (model.isEogToken(id)) break;
+      // The first token waits for the prompt; the rate is that of the ones after it.
+      if (ids.length === 0) start = performance.now();
+      ids.push(id);
+      send({ text: model.detokenize([id]) });
+      if (ids.length >= maxTokens) break;
+    }
+    const seconds = (performance.now() - start) / 1000;
+    await context.dispose();
+    const text = model.detokenize(ids);
+    return { text, ids, promptIds, tokensPerSecond: ids.length > 1 ? (ids.length - 1) / seconds : 0 };
+  });
+}
+
+/** Text as a base model gets it: its first token before it where the vocabulary asks for one. */
+function promptTokens(model: LlamaModel, text: string): number[] {
+  const ids: number[] = [...model.tokenize(text, false)];
+  const { bos, shouldPrependBosToken } = model.tokens;
+  return shouldPrependBosToken && bos !== null && ids[0] !== bos ? [bos, ...ids] : ids;
+}
+
+const reply = (message: Reply) => process.send?.(message);
+
+async function serve({ id, method, params, context }: Request): Promise<void> {
+  try {
+    const handler = handlers[method] as (p: unknown, c: ContextOptions, s: Send<unknown>) => Promise<unknown>;
+    const result = await handler(params, context, (part) => reply({ id, kind: "part", part }));
+    reply({ id, kind: "done", result });
+  } catch (error) {
+    reply({ id, kind: "error", message: messageOf(error) });
+  }
+}
+
+process.on("message", (request: Request) => void serve(request));
+// The terminal sends Ctrl-C to the whole group; the parent decides what it means.
+process.on("SIGINT", () => {});
+// The parent is gone. Native threads may be at work, and leaving in good order would wait for them.
+process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
