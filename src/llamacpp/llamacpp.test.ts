@@ -50,7 +50,7 @@ describe.skipIf(!smol)("on SmolLM2-135M-Instruct (optional test data)", () => {
   });
 
   // llama.cpp multiplies Q4_1 and Q8_0 weights with activations in 8 bits; the reference is float64 on the same weights.
-  test("logits lie within 0.8 of the float64 reference, the likeliest token is the same", async () => {
+  test("logits lie within 0.8 of the float64 reference, and a clear favourite stays one", async () => {
     const { prompts } = golden();
     const rows = await llama.logits(
       gguf,
@@ -63,7 +63,8 @@ describe.skipIf(!smol)("on SmolLM2-135M-Instruct (optional test data)", () => {
       first_logits_first8.forEach((value, id) => void expect(Math.abs(all[id]! - value)).toBeLessThan(0.8));
       last_logits_first8.forEach((value, id) => void expect(Math.abs(last[id]! - value)).toBeLessThan(0.8));
       for (const [id, value] of last_top5) expect(Math.abs(last[id]! - value)).toBeLessThan(0.8);
-      expect(Math.max(...last)).toBe(last[last_top5[0]![0]]);
+      const [[best, first], [, second]] = last_top5 as [[number, number], [number, number]];
+      if (first - second > 1) expect(Math.max(...last)).toBe(last[best]);
     }
   });
 
