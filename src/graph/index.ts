@@ -1,0 +1,12 @@
+export {
+  type AttentionOptions,
+  causalMask,
+  createGraph,
+  type GraphBuilder,
+  maskedScore,
+  type ReduceOptions,
+  type RotaryOptions,
+} from "./builder.js";
+export { type EmitOnnxOptions, emitOnnx, type OnnxModel } from "./onnx/emit.js";
+export type { OpKind, OpParams, RotaryPairing } from "./ops/params.js";
+export type { Graph, GraphDType, Node, TensorType, Value } from "./types.js";
