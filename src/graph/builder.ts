@@ -1,5 +1,6 @@
 import { EspalierError } from "../base/index.js";
 import { f32Tensor, type HostTensor, i64Tensor, type Shape, sameShape } from "../tensor/index.js";
+import { createLosses } from "./losses.js";
 import { ops } from "./ops/index.js";
 import type { MatmulParams, OpKind, OpParams, RotaryPairing } from "./ops/params.js";
 import type { Constant, Graph, GraphDType, NamedValue, Node, TensorType, Value } from "./types.js";
@@ -33,7 +34,8 @@ export const maskedScore = -1e30;
  *
  * A builder is itself a {@link Graph}: pass it to `gradients`, `optimise`, `printGraph` or `emitOnnx` as it stands.
  */
-export type GraphBuilder = GraphCore & ReturnType<typeof createMethods>;
+export type GraphBuilder = GraphCore & GraphMethods & ReturnType<typeof createLosses>;
+export type GraphMethods = ReturnType<typeof createMethods>;
 
 export interface GraphCore extends Graph {
   /** Declares an input. Defaults to f32. */
@@ -46,7 +48,8 @@ export interface GraphCore extends Graph {
 
 export function createGraph(name: string): GraphBuilder {
   const core = createCore(name);
-  return { ...core, ...createMethods(core) };
+  const g = { ...core, ...createMethods(core) };
+  return { ...g, ...createLosses(g) };
 }
 
 function createCore(name: string): GraphCore {
@@ -217,6 +220,8 @@ function createMethods(core: GraphCore) {
       sizes.length === 1 ? [x] : core.apply("split", [x], { axis: resolveAxis(x, axis), sizes }),
     expand: (x: Value, shape: Shape) => (sameShape(x.shape, shape) ? x : one("expand", [x], { shape })),
 
+    /** Index of the largest entry of the last axis (the first of equals), i64. */
+    argMax: unary("argMax"),
     gather,
     /** table [V, H], ids of any shape: ids.shape + [H]. */
     embedding: (table: Value, ids: Value) => gather(table, ids, 0),
@@ -274,6 +279,7 @@ type UnaryKind = KindsWithoutParams &
     | "not"
     | "softmax"
     | "logSoftmax"
+    | "argMax"
     | "stopGradient"
   );
 type BinaryKind = KindsWithoutParams &

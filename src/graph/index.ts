@@ -1,3 +1,4 @@
+export { gradients } from "./autodiff.js";
 export {
   type AttentionOptions,
   causalMask,
@@ -7,6 +8,7 @@ export {
   type ReduceOptions,
   type RotaryOptions,
 } from "./builder.js";
+export type { CrossEntropyOptions, KlDivergenceOptions, LanguageHead } from "./losses.js";
 export { type EmitOnnxOptions, emitOnnx, type OnnxModel } from "./onnx/emit.js";
 export type { OpKind, OpParams, RotaryPairing } from "./ops/params.js";
 export type { Graph, GraphDType, Node, TensorType, Value } from "./types.js";

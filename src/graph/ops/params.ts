@@ -42,6 +42,7 @@ export interface OpParams {
   sum: ReduceParams;
   mean: ReduceParams;
   max: ReduceParams;
+  argMax: None;
   // Movement
   reshape: { readonly shape: readonly number[] };
   transpose: { readonly perm: readonly number[] };

@@ -33,7 +33,18 @@ function reduction<K extends Reduction>(
   };
 }
 
+const argMax: OpDef<"argMax"> = {
+  infer: ([x]) => {
+    requireDType("argMax", "operand", x!, "f32");
+    if (x!.shape.length === 0) throw shapeError("argMax", "operand", "one axis or more", x!);
+    return [{ dtype: "i64", shape: x!.shape.slice(0, -1) }];
+  },
+  grad: { none: "an index is piecewise constant" },
+  emit: (e, inputs) => [e.one("ArgMax", inputs, { attributes: { axis: { int: -1 }, keepdims: { int: 0 } } })],
+};
+
 export const reductions = {
+  argMax,
   sum: reduction("ReduceSum", "sum", ({ upstream }, spread) => spread(upstream)),
   mean: reduction("ReduceMean", "mean", ({ g, inputs, output, upstream }, spread) =>
     spread(g.scale(upstream, sizeOf(output.shape) / sizeOf(inputs[0]!.shape))),
