@@ -1,1 +1,15 @@
+export { type BlockInputs, buildAttention, buildFfn, type HeadsQkv, type WeightValues } from "./blocks/index.js";
 export * from "./config.js";
+export { buildEmbedding, buildFinalNorm, buildHead, type HeadWeights, headWeightName } from "./heads.js";
+export {
+  type BlockOutputs,
+  type BlockTaps,
+  blockWeightInputs,
+  buildBlock,
+  buildModel,
+  type ModelInputs,
+  type ModelOutputs,
+  modelWeightInputs,
+} from "./llama.js";
+export { buildPackedMask, packedPositions } from "./packing.js";
+export { positionsFrom, type RotaryTables, rotaryFrequencies, rotaryTables } from "./rotary.js";

@@ -13,7 +13,13 @@ describe("rotary frequencies", () => {
 
   test("llama3 keeps fast waves, stretches slow ones and blends between", () => {
     // Llama 3.1: factor 8, low 1, high 4, 8192 positions, theta 500000, head 128.
-    const scaling = { type: "llama3" as const, factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: 8192 };
+    const scaling = {
+      type: "llama3" as const,
+      factor: 8,
+      lowFreqFactor: 1,
+      highFreqFactor: 4,
+      originalMaxPositions: 8192,
+    };
     const plain = rotaryFrequencies({ headDim: 128, rope: { theta: 500000 } });
     const scaled = rotaryFrequencies({ headDim: 128, rope: { theta: 500000, scaling } });
     expect(scaled[0]).toBe(plain[0]); // wavelength 6.3 < 8192 / 4
@@ -27,9 +33,10 @@ describe("rotary frequencies", () => {
 
 test("tables hold one position per row, packed positions may restart", () => {
   const { cos, sin } = rotaryTables({ headDim: 4, rope: { theta: 100 } }, [0, 1, 0]);
-  expect(cos.shape).toEqual([3, 2]);
+  expect(cos.shape).toEqual([1, 3, 2]);
+  expect(rotaryTables({ headDim: 4, rope: { theta: 100 } }, [0, 1, 0, 1], 2).cos.shape).toEqual([2, 2, 2]);
   const f = Math.fround;
-  expect([...(cos.data as Float32Array)]).toEqual([1, 1, f(Math.cos(1)), f(Math.cos(0.1)), 1, 1]);
-  expect([...(sin.data as Float32Array)]).toEqual([0, 0, f(Math.sin(1)), f(Math.sin(0.1)), 0, 0]);
+  expect([...cos.data]).toEqual([1, 1, f(Math.cos(1)), f(Math.cos(0.1)), 1, 1]);
+  expect([...sin.data]).toEqual([0, 0, f(Math.sin(1)), f(Math.sin(0.1)), 0, 0]);
   expect([...positionsFrom(3, 2)]).toEqual([3, 4]);
 });

@@ -5,15 +5,15 @@
  * Departures: none. Values are computed in float64 and rounded once, so that tables agree with reference
  * implementations at long positions.
  */
-import { f32Tensor, type HostTensor } from "../tensor/index.js";
+import { type F32Tensor, f32Tensor } from "../tensor/index.js";
 import type { ModelConfig, RopeScaling } from "./config.js";
 
-/** Cosines and sines of one position per row. */
+/** Cosines and sines, one row per position. */
 export interface RotaryTables {
-  /** [positions, headDim / 2] */
-  cos: HostTensor;
-  /** [positions, headDim / 2] */
-  sin: HostTensor;
+  /** [batch, length, headDim / 2]; batch 1 serves every sequence. */
+  cos: F32Tensor;
+  /** The shape of `cos`. */
+  sin: F32Tensor;
 }
 
 type RotaryConfig = Pick<ModelConfig, "headDim" | "rope">;
@@ -39,8 +39,11 @@ function scaleFrequency(frequency: number, scaling: RopeScaling): number {
   }
 }
 
-/** The tables of the given positions, in their order. */
-export function rotaryTables(config: RotaryConfig, positions: ArrayLike<number>): RotaryTables {
+/**
+ * The tables of the given positions, in their order. Sequences that each have positions of their own (packed ones) are
+ * given one after the other, with their number as `batch`.
+ */
+export function rotaryTables(config: RotaryConfig, positions: ArrayLike<number>, batch = 1): RotaryTables {
   const frequencies = rotaryFrequencies(config);
   const half = frequencies.length;
   const cos = new Float32Array(positions.length * half);
@@ -52,7 +55,7 @@ export function rotaryTables(config: RotaryConfig, positions: ArrayLike<number>)
       sin[row * half + i] = Math.sin(angle);
     }
   }
-  const shape = [positions.length, half];
+  const shape = [batch, positions.length / batch, half];
   return { cos: f32Tensor(shape, cos), sin: f32Tensor(shape, sin) };
 }
 
