@@ -1,6 +1,8 @@
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { repositoryPath } from "../base/testing.js";
 import { parseBudget, resolveBudgets } from "./budget.js";
-import { parseRecipe } from "./recipe.js";
+import { parseRecipe, recipeJsonSchema } from "./recipe.js";
 
 const minimal = { kind: "reshape", parent: "m", out: "o", budget: { params: "60%" } };
 
@@ -71,3 +73,13 @@ function messageOf(work: () => unknown): string {
   }
   return "";
 }
+
+test("schemas/recipe.schema.json is the schema that recipes are checked with (npm run schemas writes it)", () => {
+  const written: unknown = JSON.parse(readFileSync(repositoryPath("schemas/recipe.schema.json"), "utf8"));
+  expect(written).toEqual(JSON.parse(JSON.stringify(recipeJsonSchema())));
+});
+
+test.each(readdirSync(repositoryPath("recipes")))("recipes/%s passes the check", (name) => {
+  const text = readFileSync(repositoryPath(`recipes/${name}`), "utf8");
+  expect(parseRecipe(text, name).kind).toBe("reshape");
+});

@@ -1,23 +1,25 @@
 import { isAbsolute, resolve } from "node:path";
 import { parse as parseYaml } from "yaml";
 import { checkSchema, EspalierError, messageOf, readText, z } from "../base/index.js";
-import { costNames, parseBudgetValue } from "./budget.js";
+import { type Budget, costNames, parseBudgetValue } from "./budget.js";
 
 const tokens = (fallback: number, what: string) => z.int().min(1).default(fallback).describe(what);
 
 const budgetSchema = z
-  .partialRecord(z.enum(costNames), z.string())
+  .partialRecord(z.enum(costNames), z.union([z.string(), z.array(z.string()).min(1)]))
   .superRefine((budget, context) => {
     if (Object.keys(budget).length === 0) context.addIssue({ code: "custom", message: "name at least one cost" });
     for (const [name, value] of Object.entries(budget)) {
-      try {
-        parseBudgetValue(name, value);
-      } catch (error) {
-        context.addIssue({ code: "custom", path: [name], message: messageOf(error) });
+      for (const bound of [value].flat()) {
+        try {
+          parseBudgetValue(name, bound);
+        } catch (error) {
+          context.addIssue({ code: "custom", path: [name], message: messageOf(error) });
+        }
       }
     }
   })
-  .describe('Bounds that must all hold: {"params": "60%", "memory": "300MiB"}.');
+  .describe('Bounds that must all hold: {"params": "60%", "memory": ["300MiB", "0.5x"]}.');
 
 /** What a reshaping run is told; every field has a default but the parent, the budget and the output. */
 export const recipeSchema = z
@@ -132,6 +134,13 @@ function parseData(text: string, where: string): unknown {
 /** The JSON Schema that editors complete recipes with. */
 export function recipeJsonSchema(): unknown {
   return z.toJSONSchema(recipeSchema, { io: "input", unrepresentable: "any" });
+}
+
+/** The recipe's bounds, one for each text. */
+export function budgetsOf(recipe: Recipe): Budget[] {
+  return Object.entries(recipe.budget).flatMap(([name, value]) =>
+    [value].flat().map((bound) => parseBudgetValue(name, bound)),
+  );
 }
 
 export function fromWorkingDirectory(path: string): string {

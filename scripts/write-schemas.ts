@@ -1,0 +1,10 @@
+// Writes the JSON Schemas that editors and other programs read, from the schemas that the code checks with.
+import { writeFileAtomic } from "../src/base/index.js";
+import { recipeJsonSchema } from "../src/pipeline/recipe.js";
+import { resultJsonSchema } from "../src/puzzle/result.js";
+
+const write = (name: string, schema: unknown) =>
+  writeFileAtomic(`schemas/${name}.schema.json`, `${JSON.stringify(schema, null, 2)}\n`);
+
+await write("recipe", recipeJsonSchema());
+await write("result", resultJsonSchema());

@@ -1,0 +1,30 @@
+import { Command } from "commander";
+import { runCommand } from "../output.js";
+
+export function createCommand(): Command {
+  return new Command("run")
+    .description("Runs a recipe; one that was stopped or killed goes on where it was.")
+    .argument("[recipe]", "recipe file, JSON or YAML", "recipes/start.json")
+    .option("--store <dir>", "where finished stages are kept", ".espalier")
+    .option("--out <dir>", "write here instead of where the recipe says")
+    .option("--dry-run", "say what it will take, and do nothing")
+    .addHelpText("after", "\nExample:\n  $ espalier run recipes/start.json")
+    .action((path: string, options: RunOptions, command: Command) =>
+      runCommand(command, async (io) => {
+        const { readRecipe } = await import("../../pipeline/index.js");
+        const recipe = await readRecipe(path);
+        const { runRecipe } = await import("../run-recipe.js");
+        await runRecipe(
+          { ...recipe, ...(options.out !== undefined && { out: options.out }) },
+          { ...options, command: `espalier run ${path}` },
+          io,
+        );
+      }),
+    );
+}
+
+interface RunOptions {
+  store: string;
+  out?: string;
+  dryRun?: boolean;
+}

@@ -1,0 +1,51 @@
+import { copyFile, link, mkdir, readdir, rename, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { EspalierError, fileError, fileExists, isNodeError, temporaryName, writeJsonAtomic } from "../base/index.js";
+import type { Recipe } from "./recipe.js";
+import { listFiles } from "./store.js";
+
+const marker = "recipe.json";
+
+/**
+ * Makes the output directory ours: a new one, an empty one, or one that an earlier run of Espalier made. Anything else
+ * is left alone.
+ */
+export async function openOutput(directory: string, recipe: Recipe): Promise<void> {
+  const entries: string[] = await readdir(directory).catch((cause) => {
+    if (isNodeError(cause, "ENOENT")) return [];
+    throw fileError(directory, cause);
+  });
+  if (entries.length > 0 && !entries.includes(marker)) {
+    throw new EspalierError({
+      where: directory,
+      expected: "a new directory, or one that an earlier run wrote",
+      found: `a directory with other files (${entries.slice(0, 3).join(", ")})`,
+      fix: "choose another --out",
+      exitCode: 2,
+    });
+  }
+  await writeJsonAtomic(join(directory, marker), recipe);
+}
+
+/** Puts the files of a finished stage below the output directory, sharing their blocks where the file system can. */
+export async function publishDirectory(from: string, to: string): Promise<void> {
+  const names = (await listFiles(from)).filter((name) => name !== "manifest.json" && name !== "cost.json");
+  for (const name of names) await publishFile(join(from, name), join(to, name));
+  // What an earlier run with another result left here would otherwise be taken for a part of this one.
+  for (const name of await listFiles(to)) if (!names.includes(name)) await rm(join(to, name));
+}
+
+export async function publishFile(from: string, to: string): Promise<void> {
+  const temporary = temporaryName(to);
+  try {
+    await mkdir(dirname(to), { recursive: true });
+    await rm(temporary, { force: true });
+    await link(from, temporary).catch(() => copyFile(from, temporary));
+    // Renaming one name of a file over another name of the same file does nothing, so the old one goes first.
+    if (await fileExists(to)) await rm(to);
+    await rename(temporary, to);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    throw fileError(to, cause);
+  }
+}
