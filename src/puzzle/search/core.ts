@@ -1,0 +1,291 @@
+/**
+ * @module Exact search of what a linear relaxation leaves open, for one choice per layer.
+ *
+ * With the prices p >= 0 of the relaxation, every feasible selection x has
+ *   objective(x) = bound + sum of reduced costs r(x) + sum over constraints of p_k * slack_k(x),
+ * all terms >= 0 but the bound. So the selections within g of the bound are those whose reduced costs and priced slack
+ * sum to at most g. They are counted out: all selections of one half of the layers with r <= g, all of the other half,
+ * and a join of the two on the slack (a point in a small box, found through a grid). If one is found, the best of them
+ * is optimal; if none, g grows. This closes in seconds the gaps of 0.02 % on which branch and bound spends hours,
+ * because there a huge number of near-optimal selections share the same branches. The idea of counting out a core is
+ * Balas and Zemel's (1980), the halves Horowitz and Sahni's (1974).
+ */
+export interface CoreProblem {
+  /** Choices of each layer, as indices into the arrays below. */
+  layers: readonly (readonly number[])[];
+  objective: ArrayLike<number>;
+  constraints: readonly { values: ArrayLike<number>; limit: number; tolerance: number }[];
+  /** What one unit of each constraint's limit saves in the relaxation, >= 0. */
+  prices: readonly number[];
+}
+
+export interface CoreOptions {
+  /** Objective of a known selection; Infinity if there is none. */
+  incumbent: number;
+  /** Give up above this many partial selections of a half. */
+  maxEntries?: number;
+  /** Give up after this many seconds. */
+  limitSeconds?: number;
+}
+
+/** `selection`: better than the incumbent and optimal. `incumbent`: nothing is better. `unknown`: gave up. */
+export type CoreResult = { found: "selection"; selection: number[] } | { found: "incumbent" } | { found: "unknown" };
+
+export function searchCore(problem: CoreProblem, options: CoreOptions): CoreResult {
+  const { incumbent, maxEntries = 4_000_000, limitSeconds = Number.POSITIVE_INFINITY } = options;
+  if (problem.prices.every((price) => price <= 0)) return { found: "unknown" };
+  const deadline = performance.now() + 1000 * limitSeconds;
+  const reduced = reduce(problem);
+  const room = incumbent - reduced.bound;
+  for (let gap = firstGap(reduced, room); ; gap = Math.min(room, gap * 1.5)) {
+    const left = enumerate(reduced, 0, gap, maxEntries);
+    const right = left && enumerate(reduced, 1, gap, maxEntries);
+    const pair = left && right && join(reduced, left, right, gap, deadline);
+    if (!pair) return { found: "unknown" };
+    if (pair !== "none") return { found: "selection", selection: rebuild(reduced, [left, right], pair) };
+    if (gap >= room) return { found: "incumbent" };
+  }
+}
+
+/** The problem relative to the selection of least reduced cost in every layer. */
+interface Reduced {
+  bound: number;
+  base: number[];
+  /** Two halves of the layers; in each, for each layer, what to deviate to, cheapest first. */
+  halves: [Deviation[][], Deviation[][]];
+  /** Slack of the base selection in each constraint; may be negative. */
+  slack: number[];
+  tolerance: number[];
+  prices: readonly number[];
+}
+
+interface Deviation {
+  layer: number;
+  choice: number;
+  /** Reduced cost above the base. */
+  cost: number;
+  /** Change of each constraint's sum. */
+  change: number[];
+}
+
+function reduce({ layers, objective, constraints, prices }: CoreProblem): Reduced {
+  const priced = (choice: number) =>
+    constraints.reduce((sum, { values }, k) => sum + prices[k]! * values[choice]!, objective[choice]!);
+  const base = layers.map((choices) => choices.reduce((a, b) => (priced(b) < priced(a) ? b : a)));
+  const slack = constraints.map(({ values, limit }) => base.reduce((sum, choice) => sum - values[choice]!, limit));
+  const deviations = layers.map((choices, layer) =>
+    choices
+      .filter((choice) => choice !== base[layer])
+      .map((choice) => ({
+        layer,
+        choice,
+        cost: priced(choice) - priced(base[layer]!),
+        change: constraints.map(({ values }) => values[choice]! - values[base[layer]!]!),
+      }))
+      .sort((a, b) => a.cost - b.cost),
+  );
+  // Dealt out by the cheapest deviation, so that both halves hold about as many partial selections.
+  const order = deviations.filter((list) => list.length > 0).sort((a, b) => a[0]!.cost - b[0]!.cost);
+  const bound = base.reduce((sum, choice) => sum + priced(choice), 0);
+  return {
+    bound: constraints.reduce((sum, { limit }, k) => sum - prices[k]! * limit, bound),
+    base,
+    halves: [order.filter((_, i) => i % 2 === 0), order.filter((_, i) => i % 2 === 1)],
+    slack,
+    tolerance: constraints.map(({ tolerance }) => tolerance),
+    prices,
+  };
+}
+
+/** Small enough that the first lists are short: a gap at which about one deviation a layer comes into play. */
+function firstGap({ halves }: Reduced, room: number): number {
+  const cheapest = halves.flat().map((list) => list[0]!.cost);
+  cheapest.sort((a, b) => a - b);
+  const typical = cheapest[cheapest.length >> 1] ?? 0;
+  return Math.min(room, Math.max(typical, Number.MIN_VALUE));
+}
+
+/** Partial selections of one half, as columns; entry 0 deviates nowhere. */
+interface Entries {
+  count: number;
+  cost: Float64Array;
+  /** By constraint. */
+  change: Float64Array[];
+  /** The entry that this one extends. */
+  parent: Int32Array;
+  deviations: Deviation[];
+  /** Index into `deviations`. */
+  last: Int32Array;
+}
+
+/** All partial selections with reduced costs of at most `gap`, or undefined when there are more than `most`. */
+function enumerate({ halves, slack }: Reduced, half: 0 | 1, gap: number, most: number): Entries | undefined {
+  const layers = halves[half];
+  const entries = createEntries(layers.flat(), slack.length);
+  const offsets = layers.map((_, at) => layers.slice(0, at).reduce((sum, { length }) => sum + length, 0));
+  const position = Int32Array.from(layers.flatMap((list, at) => list.map(() => at)));
+  for (let entry = 0; entry < entries.count; entry++) {
+    const left = gap - entries.cost[entry]!;
+    const from = entry === 0 ? 0 : position[entries.last[entry]!]! + 1;
+    for (let at = from; at < layers.length; at++) {
+      const list = layers[at]!;
+      // Layers stand in the order of their cheapest deviation: no later one fits either.
+      if (list[0]!.cost > left) break;
+      for (let i = 0; i < list.length && list[i]!.cost <= left; i++) {
+        if (entries.count >= most) return undefined;
+        append(entries, entry, offsets[at]! + i);
+      }
+    }
+  }
+  return entries;
+}
+
+function createEntries(deviations: Deviation[], constraints: number): Entries {
+  const size = 1024;
+  return {
+    count: 1,
+    cost: new Float64Array(size),
+    change: Array.from({ length: constraints }, () => new Float64Array(size)),
+    parent: new Int32Array(size).fill(-1),
+    deviations,
+    last: new Int32Array(size).fill(-1),
+  };
+}
+
+function append(entries: Entries, parent: number, index: number): void {
+  const at = entries.count++;
+  if (at === entries.cost.length) grow(entries);
+  const deviation = entries.deviations[index]!;
+  entries.cost[at] = entries.cost[parent]! + deviation.cost;
+  for (let k = 0; k < entries.change.length; k++) {
+    entries.change[k]![at] = entries.change[k]![parent]! + deviation.change[k]!;
+  }
+  entries.parent[at] = parent;
+  entries.last[at] = index;
+}
+
+function grow(entries: Entries): void {
+  const double = <T extends Float64Array | Int32Array>(from: T, to: T): T => {
+    to.set(from);
+    return to;
+  };
+  const size = 2 * entries.cost.length;
+  entries.cost = double(entries.cost, new Float64Array(size));
+  entries.change = entries.change.map((column) => double(column, new Float64Array(size)));
+  entries.parent = double(entries.parent, new Int32Array(size));
+  entries.last = double(entries.last, new Int32Array(size));
+}
+
+/** The pair of entries of least total within `gap`; "none" if there is none; undefined when time runs out. */
+function join(
+  reduced: Reduced,
+  left: Entries,
+  right: Entries,
+  gap: number,
+  deadline: number,
+): [number, number] | "none" | undefined {
+  const { slack, tolerance, prices } = reduced;
+  const [first, second] = sharpest(right, prices, gap);
+  const grid = createGrid(right, first, second, gap, prices);
+  let best = gap;
+  let pair: [number, number] | "none" = "none";
+  let visited = 0;
+  for (let a = 0; a < left.count; a++) {
+    const room = best - left.cost[a]!;
+    if (room < 0) continue;
+    if (visited > 5_000_000 || a % 65_536 === 0) {
+      visited = 0;
+      if (performance.now() > deadline) return undefined;
+    }
+    const highFirst = slack[first]! - left.change[first]![a]! + tolerance[first]!;
+    const highSecond = slack[second]! - left.change[second]![a]! + tolerance[second]!;
+    const rowEnd = grid.row(highFirst);
+    const columnEnd = grid.column(highSecond);
+    const columnStart = grid.column(highSecond - room / prices[second]!);
+    for (let row = grid.row(highFirst - room / prices[first]!); row <= rowEnd; row++) {
+      const start = grid.starts[row * grid.columns + columnStart]!;
+      const end = grid.starts[row * grid.columns + columnEnd + 1]!;
+      visited += end - start;
+      for (let i = start; i < end; i++) {
+        const b = grid.order[i]!;
+        let total = left.cost[a]! + right.cost[b]!;
+        if (total >= best) continue;
+        for (let k = 0; k < slack.length; k++) {
+          const rest = slack[k]! - left.change[k]![a]! - right.change[k]![b]!;
+          if (rest < -tolerance[k]!) total = Number.POSITIVE_INFINITY;
+          else total += prices[k]! * rest;
+        }
+        if (total < best) {
+          best = total;
+          pair = [a, b];
+        }
+      }
+    }
+  }
+  return pair;
+}
+
+/** The two constraints whose slack is confined most, compared with how far the entries spread (the same one twice if only one has a price). */
+function sharpest(entries: Entries, prices: readonly number[], gap: number): [number, number] {
+  const cells = prices.map((price, k) =>
+    price > 0 ? (spread(entries.change[k]!, entries.count)[1] * price) / gap : -1,
+  );
+  const order = cells.map((_, k) => k).filter((k) => cells[k]! >= 0);
+  order.sort((a, b) => cells[b]! - cells[a]!);
+  return [order[0]!, order[1] ?? order[0]!];
+}
+
+function spread(values: Float64Array, count: number): [low: number, width: number] {
+  let low = Number.POSITIVE_INFINITY;
+  let high = Number.NEGATIVE_INFINITY;
+  for (let i = 0; i < count; i++) {
+    if (values[i]! < low) low = values[i]!;
+    if (values[i]! > high) high = values[i]!;
+  }
+  return [low, high - low];
+}
+
+interface Grid {
+  rows: number;
+  columns: number;
+  row(value: number): number;
+  column(value: number): number;
+  /** Entries of cell c: order[starts[c]] to order[starts[c + 1] - 1]. */
+  starts: Int32Array;
+  order: Int32Array;
+}
+
+const mostCellsPerSide = 2048;
+
+function createGrid(entries: Entries, first: number, second: number, gap: number, prices: readonly number[]): Grid {
+  const row = createScale(entries, first, gap / prices[first]!);
+  const column = first === second ? { cells: 1, of: () => 0 } : createScale(entries, second, gap / prices[second]!);
+  const cell = (entry: number) =>
+    row.of(entries.change[first]![entry]!) * column.cells + column.of(entries.change[second]![entry]!);
+  const starts = new Int32Array(row.cells * column.cells + 1);
+  for (let entry = 0; entry < entries.count; entry++) starts[cell(entry) + 1]!++;
+  for (let c = 0; c < row.cells * column.cells; c++) starts[c + 1]! += starts[c]!;
+  const next = starts.slice();
+  const order = new Int32Array(entries.count);
+  for (let entry = 0; entry < entries.count; entry++) order[next[cell(entry)]!++] = entry;
+  return { rows: row.cells, columns: column.cells, row: row.of, column: column.of, starts, order };
+}
+
+/** Cells of about `width` over the range of one column, values outside going to the ends. */
+function createScale(entries: Entries, k: number, width: number): { cells: number; of: (value: number) => number } {
+  const [low, range] = spread(entries.change[k]!, entries.count);
+  const cells = Math.max(1, Math.min(mostCellsPerSide, Math.floor(range / width)));
+  const perUnit = range > 0 ? cells / range : 0;
+  return { cells, of: (value) => Math.max(0, Math.min(cells - 1, Math.floor((value - low) * perUnit))) };
+}
+
+function rebuild(reduced: Reduced, halves: [Entries, Entries], pair: [number, number]): number[] {
+  const selection = [...reduced.base];
+  for (const [side, entries] of halves.entries()) {
+    for (let entry = pair[side]!; entry > 0; entry = entries.parent[entry]!) {
+      const { layer, choice } = entries.deviations[entries.last[entry]!]!;
+      selection[layer] = choice;
+    }
+  }
+  return selection;
+}
