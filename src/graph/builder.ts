@@ -255,6 +255,17 @@ function createMethods(core: GraphCore) {
       return reshape(out, [batch, heads, length, v.shape[3]!]);
     },
 
+    /**
+     * Additive mask [B, T, T] of packed sequences: position t of row b sees positions up to t with the same segment.
+     * Build it once and give it to every layer.
+     */
+    packedMask: (segments: Value) => {
+      const [batch, length] = segments.shape as [number, number];
+      const same = binary("equal")(reshape(segments, [batch, length, 1]), reshape(segments, [batch, 1, length]));
+      const past = core.constant(causalPairs(length));
+      return one("where", [binary("and")(same, past), scalar(0), scalar(maskedScore)], {});
+    },
+
     /** The value of x; no gradient flows to it. */
     stopGradient: unary("stopGradient"),
     /** The value of a scalar whose gradients are given: pairs of x and d value / d x. */
@@ -318,4 +329,11 @@ export function causalMask(length: number, keys = length): HostTensor {
   const data = new Float32Array(length * keys);
   for (let t = 0; t < length; t++) data.fill(maskedScore, t * keys + t + keys - length + 1, (t + 1) * keys);
   return f32Tensor([length, keys], data);
+}
+
+/** bool [length, length]: key <= query. */
+function causalPairs(length: number): HostTensor {
+  const data = new Uint8Array(length * length);
+  for (let t = 0; t < length; t++) data.fill(1, t * length, t * length + t + 1);
+  return { dtype: "bool", shape: [length, length], data };
 }
