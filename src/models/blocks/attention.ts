@@ -1,3 +1,4 @@
+import { internal } from "../../base/index.js";
 import type { GraphBuilder, Value } from "../../graph/index.js";
 import type { AttentionConfig, ModelConfig } from "../config.js";
 import type { BlockInputs } from "./block.js";
@@ -42,6 +43,7 @@ export function buildAttention(
 
 function buildQkv(g: GraphBuilder, config: ModelConfig, kvHeads: number, x: Value, inputs: BlockInputs): HeadsQkv {
   const { cos, sin } = inputs;
+  if (!cos || !sin) return internal("attention without rotary tables");
   const heads = (name: string, count: number): Value =>
     splitHeads(g, linearLayer(g, inputs, `self_attn.${name}`, x), { ...inputs, heads: count, headDim: config.headDim });
   return {

@@ -11,9 +11,9 @@ export interface BlockInputs {
   weights: WeightValues;
   batch: number;
   length: number;
-  /** Rotary tables, [batch, length, headDim / 2], batch 1 for all sequences alike. */
-  cos: Value;
-  sin: Value;
+  /** Rotary tables, [batch, length, headDim / 2], batch 1 for all sequences alike; for grouped-query attention only. */
+  cos?: Value;
+  sin?: Value;
   /** Added to the scores in place of the causal mask, [batch, length, length]: see `buildPackedMask`. Defaults to causal. */
   mask?: Value;
   /** Takes the place of attention within the batch (a kv cache). Gives [batch, heads, length, headDim]. */

@@ -1,0 +1,20 @@
+export {
+  type BlockRun,
+  type BlockTaps,
+  createEngine,
+  type Engine,
+  type EngineOptions,
+  type RunBlockOptions,
+  type SequenceShape,
+} from "./engine.js";
+export {
+  createDecodeSession,
+  type DecodeSession,
+  type GenerateOptions,
+  type Generation,
+  generate,
+} from "./generate.js";
+export type { CompareOptions, Comparison, HeadScores, HeadState, KlOptions, ScoreOptions } from "./head-scores.js";
+export { argmax, createSampler, type SampleOptions } from "./sample.js";
+export { type ScoreSequencesOptions, type SequenceScore, scoreSequences } from "./sequences.js";
+export { defaultCacheBytes } from "./weights.js";
