@@ -16,7 +16,7 @@ function momentsOf(x: number[][], y: number[][]): Moments {
     });
     moments.targetSquares += y[r]!.reduce((sum, b) => sum + b * b, 0);
   });
-  return { ...moments, rows: x.length };
+  return moments;
 }
 
 const rows = (seed: string, count: number, width: number): number[][] => {

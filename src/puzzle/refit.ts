@@ -19,7 +19,6 @@ export interface Moments {
   cross: Float64Array;
   /** Sum of |y|^2. */
   targetSquares: number;
-  rows: number;
   /** Inputs. */
   n: number;
   /** Outputs. */
@@ -34,7 +33,7 @@ export interface RefitOptions {
 export const defaultRidge = 1e-2;
 
 export function emptyMoments(n: number, m: number): Moments {
-  return { gram: new Float64Array(n * n), cross: new Float64Array(n * m), targetSquares: 0, rows: 0, n, m };
+  return { gram: new Float64Array(n * n), cross: new Float64Array(n * m), targetSquares: 0, n, m };
 }
 
 /** The refitted matrix [m, n], pulled towards `start` [m, n]. Inputs that are all zero leave `start` as it is. */

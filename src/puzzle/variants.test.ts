@@ -77,13 +77,6 @@ describe("kv heads", () => {
     expect([...matrix(merged, "self_attn.v_proj.bias").data]).toEqual([2, 7]);
     expect(merged.get("self_attn.o_proj.weight")).toBe(block.get("self_attn.o_proj.weight"));
   });
-
-  test("the strongest of a group speaks, queries of the others are silent", () => {
-    const merge = { kind: "strongest", contribution: [1, 5, 3, 2] } as const;
-    const merged = mergeKvHeads(two, block, { from: 4, to: 2, merge });
-    expect([...matrix(merged, "self_attn.k_proj.weight").data]).toEqual([3, 4, 5, 6]);
-    expect([...matrix(merged, "self_attn.o_proj.weight").data]).toEqual([0, 2, 3, 0]);
-  });
 });
 
 test("linear attention is the value path of a token that sees itself alone", async () => {

@@ -88,63 +88,35 @@ function takeColumns(tensor: HostTensor, kept: ArrayLike<number>): F32Tensor {
   return f32Tensor([rows, kept.length], data);
 }
 
-export type HeadMerge =
-  /** The mean of the group's keys and values. */
-  | { kind: "mean" }
-  /** The strongest head of the group by `contribution` [parent kv heads]; queries of the others start out silent. */
-  | { kind: "strongest"; contribution: ArrayLike<number> };
-
-/** The attention sub-block with `kvHeads` key-value heads instead of more; query heads stay. */
+/** The attention sub-block with `to` key-value heads, each the mean of `from / to` adjacent ones; query heads stay. */
 export function mergeKvHeads(
-  { heads, headDim }: Pick<ModelConfig, "heads" | "headDim">,
+  { headDim }: Pick<ModelConfig, "headDim">,
   parent: SubBlock,
-  { from, to, merge = { kind: "mean" } }: { from: number; to: number; merge?: HeadMerge },
+  { from, to }: { from: number; to: number },
 ): SubBlock {
   if (from % to !== 0) internal(`${from} kv heads cannot be merged into ${to}`);
-  const groups = Array.from({ length: to }, (_, group) => groupShares(group, from / to, merge));
   const child = new Map<string, HostTensor>();
   for (const [name, tensor] of parent) {
-    if (name.startsWith(names.k) || name.startsWith(names.v)) child.set(name, mixHeads(tensor, groups, headDim));
-    else child.set(name, tensor);
-  }
-  if (merge.kind === "strongest") {
-    const queriesPerHead = heads / from;
-    const silent = (head: number) => !groups.some((group) => group.get(Math.floor(head / queriesPerHead)) === 1);
-    const output = `${names.o}.weight`;
-    child.set(output, clearHeads(requireWeight(parent, output), silent, headDim));
+    const isKv = name.startsWith(names.k) || name.startsWith(names.v);
+    child.set(name, isKv ? averageHeads(tensor, { groups: to, size: from / to, headDim }) : tensor);
   }
   return child;
 }
 
-/** Which parent heads make up a new one, with their weights. */
-function groupShares(group: number, size: number, merge: HeadMerge): Map<number, number> {
-  const members = Array.from({ length: size }, (_, i) => group * size + i);
-  if (merge.kind === "mean") return new Map(members.map((head) => [head, 1 / size]));
-  const best = members.reduce((a, b) => (merge.contribution[b]! > merge.contribution[a]! ? b : a));
-  return new Map([[best, 1]]);
-}
-
-/** Rows [heads * headDim, ...] mixed head by head. */
-function mixHeads(tensor: HostTensor, groups: readonly Map<number, number>[], headDim: number): F32Tensor {
-  const size = headDim * (tensor.shape[1] ?? 1);
+/** Rows [groups * size * headDim, ...] averaged over the `size` heads of each group. */
+function averageHeads(tensor: HostTensor, shape: { groups: number; size: number; headDim: number }): F32Tensor {
+  const { groups, size, headDim } = shape;
+  const head = headDim * (tensor.shape[1] ?? 1);
   const source = asF32(tensor);
-  const data = new Float32Array(groups.length * size);
-  groups.forEach((shares, group) => {
-    for (const [head, share] of shares) {
-      for (let i = 0; i < size; i++) data[group * size + i]! += share * source[head * size + i]!;
+  const data = new Float32Array(groups * head);
+  for (let group = 0; group < groups; group++) {
+    for (let i = 0; i < head; i++) {
+      let sum = 0;
+      for (let member = 0; member < size; member++) sum += source[(group * size + member) * head + i]!;
+      data[group * head + i] = sum / size;
     }
-  });
-  return f32Tensor([groups.length * headDim, ...tensor.shape.slice(1)], data);
-}
-
-function clearHeads(output: HostTensor, silent: (head: number) => boolean, headDim: number): F32Tensor {
-  const [rows, columns] = output.shape as [number, number];
-  const data = Float32Array.from(asF32(output));
-  for (let c = 0; c < columns; c++) {
-    if (!silent(Math.floor(c / headDim))) continue;
-    for (let r = 0; r < rows; r++) data[r * columns + c] = 0;
   }
-  return f32Tensor([rows, columns], data);
+  return f32Tensor([groups * headDim, ...tensor.shape.slice(1)], data);
 }
 
 /** One matrix [H, H] after the norm in place of attention: Wo repeat(Wv). Biases are left to the refit. */

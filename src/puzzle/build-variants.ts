@@ -1,0 +1,181 @@
+/**
+ * @module Fills a block library: every variant's training-free start and, unless told otherwise, its closed-form refit
+ * against what the parent's sub-block adds to the residual stream on the calibration text.
+ *
+ * | variant | start | refitted |
+ * |---|---|---|
+ * | narrower SwiGLU | channels by contribution | `down_proj`, from the kept channels |
+ * | fewer kv heads | mean of adjacent heads | `o_proj`, from the merged heads' output |
+ * | linear attention | Wo repeat(Wv) | the whole matrix, from the normed input |
+ * | linear feed-forward | Wdown Wup | the whole matrix, from the normed input |
+ */
+import { internal, type OnEvent } from "../base/index.js";
+import type { Model } from "../models/index.js";
+import type { Runtime } from "../runtime/index.js";
+import { f32Tensor } from "../tensor/index.js";
+import { hasIndex, type LibraryEntry, writeIndex, writeVariant } from "./block-library.js";
+import { kvHeadsOf, type LayerStatistics, readStatistics } from "./calibrate.js";
+import { createMatrixKernels, type MatrixKernels } from "./moments.js";
+import { readSubBlock } from "./parts.js";
+import { asF32, defaultRidge, type Moments, normalisedError, refitTowards, selectInputs } from "./refit.js";
+import { type AttentionVariant, type FfnVariant, layerSpace, type Space } from "./space.js";
+import {
+  channelContribution,
+  linearAttention,
+  linearFfn,
+  matrix,
+  mergeKvHeads,
+  names,
+  rank,
+  requireWeight,
+  type SubBlock,
+  sliceFfn,
+  transposed,
+  withWeight,
+} from "./variants.js";
+
+export interface BuildVariantsOptions {
+  /** Closed-form refits after the training-free starts. Defaults to true. */
+  refit?: boolean;
+  /** Strength of the pull towards the start, as a share of the mean diagonal. Defaults to 1e-2. */
+  ridge?: number;
+}
+
+export interface BuildVariantsRequest extends BuildVariantsOptions {
+  runtime: Runtime;
+  parent: Model;
+  space: Space;
+  /** What `calibrate` wrote. */
+  statistics: string;
+  /** Holds the library; what an interrupted run left there is kept. */
+  directory: string;
+  onEvent: OnEvent;
+  signal: AbortSignal;
+}
+
+export async function buildVariants(request: BuildVariantsRequest): Promise<void> {
+  const { runtime, parent, directory, onEvent, signal } = request;
+  const layers = parent.config.blocks.length;
+  const kernels = createMatrixKernels(runtime);
+  for (let layer = 0; layer < layers; layer++) {
+    signal.throwIfAborted();
+    if (await hasIndex(directory, layer)) continue;
+    await buildLayer(request, kernels, layer);
+    onEvent({ event: "progress", stage: "variants", done: layer + 1, total: layers, unit: "layers" });
+  }
+  kernels.dispose();
+}
+
+/** A variant with its last matrix, what it was fitted from, and the start's error. */
+interface Start {
+  weights: SubBlock;
+  /** Name of the matrix that a refit changes. */
+  fitted: string;
+  moments: Moments;
+}
+
+interface LayerSource {
+  parent: Model;
+  layer: number;
+  weights: SubBlock;
+  statistics: LayerStatistics;
+  kernels: MatrixKernels;
+}
+
+async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels, layer: number): Promise<void> {
+  const { parent, space, directory } = request;
+  const { attention, ffn } = layerSpace(space, layer);
+  const statistics = await readStatistics(request.statistics, layer);
+  const entries: LibraryEntry[] = [];
+  const add = async (part: "attention" | "ffn", id: string, start: Start) => {
+    const { weights, ...errors } = finish(start, request);
+    await writeVariant(directory, layer, { part, id }, weights);
+    entries.push({ part, id, ...errors });
+  };
+  const source = { parent, layer, statistics, kernels };
+  const attentionSource = { ...source, weights: await readSubBlock(parent, layer, "attention") };
+  for (const variant of attention.slice(1)) {
+    if (variant.config.kind !== "none")
+      await add("attention", variant.id, await startAttention(attentionSource, variant));
+  }
+  const startFfn = createFfnStarts({ ...source, weights: await readSubBlock(parent, layer, "ffn") });
+  for (const variant of ffn.slice(1)) {
+    if (variant.config.kind !== "none") await add("ffn", variant.id, await startFfn(variant));
+  }
+  await writeIndex(directory, layer, entries);
+}
+
+function finish(start: Start, { refit = true, ridge = defaultRidge }: BuildVariantsOptions) {
+  const { weights, fitted, moments } = start;
+  const before = requireWeight(weights, fitted);
+  const startError = normalisedError(before, moments);
+  if (!refit) return { weights, startError };
+  const after = refitTowards(before, moments, { ridge });
+  return { weights: withWeight(weights, fitted, after), startError, refitError: normalisedError(after, moments) };
+}
+
+async function startAttention(source: LayerSource, { config }: AttentionVariant): Promise<Start> {
+  const { parent, layer, weights, statistics, kernels } = source;
+  const from = kvHeadsOf(parent.config.blocks[layer]!.attention);
+  switch (config.kind) {
+    case "gqa": {
+      const merged = mergeKvHeads(parent.config, weights, { from, to: config.kvHeads });
+      const moments = statistics.merged.get(config.kvHeads);
+      return { weights: merged, fitted: `${names.o}.weight`, moments: found(moments, layer) };
+    }
+    case "linear": {
+      const linear = await linearAttention(parent.config, weights, from, kernels.multiply);
+      return { weights: linear, fitted: names.linearAttention, moments: found(statistics.attention, layer) };
+    }
+    case "none":
+      return internal("no attention has no weights");
+  }
+}
+
+/** Starts of a layer's feed-forward variants; ranking and target sums are shared by all widths. */
+function createFfnStarts({
+  layer,
+  weights,
+  statistics,
+  kernels,
+}: LayerSource): (variant: FfnVariant) => Promise<Start> {
+  let ordered: Promise<{ order: Int32Array; moments: Moments }> | undefined;
+  return async ({ config }) => {
+    switch (config.kind) {
+      case "swiglu": {
+        ordered ??= rankChannels({ layer, weights, statistics, kernels });
+        const { order, moments } = await ordered;
+        const kept = order.subarray(0, config.width);
+        const sliced = sliceFfn(weights, kept);
+        return { weights: sliced, fitted: `${names.down}.weight`, moments: selectInputs(moments, kept) };
+      }
+      case "linear": {
+        const linear = await linearFfn(weights, kernels.multiply);
+        return { weights: linear, fitted: names.linearFfn, moments: found(statistics.ffn, layer) };
+      }
+      case "none":
+        return internal("no feed-forward has no weights");
+    }
+  };
+}
+
+/**
+ * Channels by falling contribution, and the moments of all of them. What the parent adds is linear in its channels
+ * (bias aside), so the cross sums follow from the Gram matrix: X^T Y = G Wdown^T, |Y|^2 = tr(Wdown G Wdown^T).
+ */
+async function rankChannels(source: Pick<LayerSource, "layer" | "weights" | "statistics" | "kernels">) {
+  const { layer, weights, statistics, kernels } = source;
+  const down = matrix(weights, `${names.down}.weight`); // [H, I]
+  const [m, n] = down.shape as [number, number];
+  const gram = found(statistics.hidden, layer);
+  const columns = transposed(down); // [I, H]
+  const cross = Float64Array.from(asF32(await kernels.multiply(f32Tensor([n, n], Float32Array.from(gram)), columns)));
+  let targetSquares = 0;
+  for (let i = 0; i < cross.length; i++) targetSquares += cross[i]! * columns.data[i]!;
+  const order = rank(channelContribution(found(statistics.channels, layer), down));
+  return { order, moments: { gram, cross, targetSquares, n, m } };
+}
+
+function found<T>(value: T | undefined, layer: number): T {
+  return value ?? internal(`no statistics for a variant of layer ${layer}; was it calibrated for the same space?`);
+}
