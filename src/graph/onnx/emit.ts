@@ -8,7 +8,7 @@ import type { Attribute, Emitter, OnnxNode } from "./emitter.js";
 import { createProtoWriter, type ProtoWriter } from "./proto.js";
 
 export interface EmitOnnxOptions {
-  /** Constants of at least so many bytes go to the external file. Defaults to 1 MiB. */
+  /** Constants of at least so many bytes go to an external file. Defaults to none; needed beyond 2 GB. */
   externalBytes?: number;
   /** Name under which the model looks its external data up. Defaults to "weights.bin". */
   externalName?: string;
@@ -226,7 +226,10 @@ interface External {
 /** Offsets are multiples of a page, so that a runtime can map the file. */
 const pageBytes = 4096;
 
-function createExternal({ externalBytes = 1 << 20, externalName = "weights.bin" }: EmitOnnxOptions): External {
+function createExternal({
+  externalBytes = Number.POSITIVE_INFINITY,
+  externalName = "weights.bin",
+}: EmitOnnxOptions): External {
   const parts: { offset: number; bytes: Uint8Array }[] = [];
   let length = 0;
   return {
