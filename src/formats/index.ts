@@ -20,6 +20,7 @@ export {
   resolveTensorType,
   writeGgufFile,
 } from "./gguf/writer.js";
+export { type HubBlockConfig, type HubConfig, type HubRopeScaling, parseHubConfig } from "./hub-config.js";
 export {
   openSafetensors,
   openSafetensorsFile,

@@ -6,6 +6,9 @@
  * halves pairing, so that no later stage needs to know about checkpoint formats.
  */
 import type { HostTensor, Shape } from "../tensor/index.js";
+import type { TokenizerSource } from "../tokenizer/index.js";
+
+export type { TokenizerSource };
 
 /** `gqa`: grouped-query attention; `linear`: one [H, H] matrix after the norm; `none`: no attention sub-layer. */
 export type AttentionConfig = { kind: "gqa"; kvHeads: number } | { kind: "linear" } | { kind: "none" };
@@ -72,23 +75,6 @@ export interface WeightSource {
   /** Reads one tensor from its file; nothing is kept. Throws on NaN or infinite values. */
   read(name: string): Promise<HostTensor>;
 }
-
-/** Where a model's tokenizer comes from: parsed `tokenizer.json`, or the `tokenizer.*` keys of a GGUF header. */
-export type TokenizerSource =
-  | {
-      kind: "hf";
-      /** Parsed `tokenizer.json`. */
-      tokenizer: unknown;
-      /** Parsed `tokenizer_config.json`. */
-      config?: Record<string, unknown>;
-      /** Parsed `special_tokens_map.json`. */
-      specialTokens?: Record<string, unknown>;
-    }
-  | {
-      kind: "gguf";
-      /** Every `tokenizer.*` key of the header, arrays as plain or typed arrays. */
-      metadata: Readonly<Record<string, unknown>>;
-    };
 
 /** A file that travels with the weights unchanged, such as a licence. */
 export interface SidecarFile {
@@ -217,7 +203,10 @@ export function modelParameters(config: ModelConfig): number {
 
 /** Bytes of key and value cache that one token takes over all layers. `bytes`: size of one cached number, default f16. */
 export function kvBytesPerToken(config: ModelConfig, bytes = 2): number {
-  const heads = config.blocks.reduce((sum, { attention }) => sum + (attention.kind === "gqa" ? attention.kvHeads : 0), 0);
+  const heads = config.blocks.reduce(
+    (sum, { attention }) => sum + (attention.kind === "gqa" ? attention.kvHeads : 0),
+    0,
+  );
   return 2 * heads * config.headDim * bytes;
 }
 

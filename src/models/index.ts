@@ -1,4 +1,5 @@
 export { type BlockInputs, buildAttention, buildFfn, type HeadsQkv, type WeightValues } from "./blocks/index.js";
+export { type CanonicalModel, canonicalise } from "./canonical.js";
 export * from "./config.js";
 export { buildEmbedding, buildFinalNorm, buildHead, type HeadWeights, headWeightName } from "./heads.js";
 export {
@@ -11,5 +12,6 @@ export {
   type ModelOutputs,
   modelWeightInputs,
 } from "./llama.js";
+export { openModel, overlayModel } from "./open.js";
 export { buildPackedMask, packedPositions } from "./packing.js";
 export { positionsFrom, type RotaryTables, rotaryFrequencies, rotaryTables } from "./rotary.js";
