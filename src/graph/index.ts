@@ -13,6 +13,6 @@ export type { CrossEntropyOptions, KlDivergenceOptions, LanguageHead } from "./l
 export { type EmitOnnxOptions, emitOnnx, type OnnxModel } from "./onnx/emit.js";
 export type { OpKind, OpParams, RotaryPairing } from "./ops/params.js";
 export { optimise } from "./passes/index.js";
-export { graphDigest, printGraph } from "./print.js";
+export { digestGraph, printGraph } from "./print.js";
 export { interpret } from "./reference/interpret.js";
 export type { Graph, GraphDType, Node, TensorType, Value } from "./types.js";

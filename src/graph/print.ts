@@ -31,7 +31,7 @@ export function printGraph(graph: Graph): string {
 }
 
 /** SHA-256 of the text form, which holds the constants' contents or their hashes. */
-export function graphDigest(graph: Graph): string {
+export function digestGraph(graph: Graph): string {
   return createHash("sha256").update(printGraph(graph)).digest("hex");
 }
 
