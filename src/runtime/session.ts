@@ -1,0 +1,137 @@
+/**
+ * @module ONNX Runtime, met in this file only and loaded when the first session opens.
+ *
+ * Inputs on the CPU are read where they lie and outputs given in advance are written in place, so weights can be
+ * inputs. A run blocks the event loop; the binding yields to it before each run, which keeps Ctrl-C alive.
+ */
+import type { InferenceSession, Tensor } from "onnxruntime-node";
+import { EspalierError, internal, messageOf } from "../base/index.js";
+import type { DType, HostTensor, TensorData } from "../tensor/index.js";
+
+type Ort = typeof import("onnxruntime-node");
+
+export type Tensors = Record<string, HostTensor>;
+
+export interface SessionOptions {
+  /** ONNX Runtime's name of the execution provider. */
+  provider: string;
+  /** Threads that share one operator. */
+  threads: number;
+  /**
+   * Keep freed activations for the next run of the same session. Faster, as no page has to be fetched anew; the memory
+   * is given back when the session is disposed.
+   */
+  arena: boolean;
+  /** Write a trace to a file of this prefix when the session ends. */
+  profilePrefix?: string;
+}
+
+export interface Session {
+  /** `into`: outputs to be written in place. */
+  run(feeds: Tensors, into?: Tensors): Promise<Tensors>;
+  dispose(): Promise<void>;
+}
+
+/** Execution providers that the installed library was built with; whether the machine has the device is another matter. */
+export async function builtInProviders(): Promise<string[]> {
+  const ort = await loadOrt();
+  return ort.listSupportedBackends().map(({ name }) => name);
+}
+
+export async function libraryVersion(): Promise<string> {
+  const ort = await loadOrt();
+  return ort.env.versions.common;
+}
+
+export async function openSession(model: Uint8Array, options: SessionOptions): Promise<Session> {
+  const ort = await loadOrt();
+  const session = await ort.InferenceSession.create(model, nativeOptions(options));
+  return {
+    async run(feeds, into = {}) {
+      const fetches: Record<string, Tensor | null> = {};
+      for (const name of session.outputNames) fetches[name] = into[name] ? toOrt(ort, name, into[name]) : null;
+      const results = await session.run(toOrtAll(ort, feeds), fetches);
+      const outputs: Tensors = {};
+      for (const name of session.outputNames) outputs[name] = into[name] ?? fromOrt(name, results[name]);
+      return outputs;
+    },
+    async dispose() {
+      if (options.profilePrefix !== undefined) session.endProfiling();
+      await session.release();
+    },
+  };
+}
+
+function nativeOptions({ provider, threads, arena, profilePrefix }: SessionOptions): InferenceSession.SessionOptions {
+  return {
+    executionProviders: [provider],
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    enableCpuMemArena: arena,
+    enableMemPattern: arena,
+    logSeverityLevel: 4,
+    extra: {
+      session: {
+        // Every session has its own threads; those of an idle one must not spin while another works.
+        force_spinning_stop: "1",
+        set_denormal_as_zero: "1",
+      },
+    },
+    ...(profilePrefix !== undefined && { enableProfiling: true, profileFilePrefix: profilePrefix }),
+  };
+}
+
+let loading: Promise<Ort> | undefined;
+
+function loadOrt(): Promise<Ort> {
+  loading ??= import("onnxruntime-node").then(
+    (module) => {
+      // A CommonJS package: the names lie on its default export.
+      const ort = (module as Ort & { default?: Ort }).default ?? module;
+      // What it would log as an error is also thrown.
+      ort.env.logLevel = "fatal";
+      return ort;
+    },
+    (cause) => {
+      throw new EspalierError({
+        where: "ONNX Runtime",
+        expected: "the native library of onnxruntime-node for this platform",
+        found: messageOf(cause),
+        fix: "install the dependencies again with `npm ci`",
+        cause,
+      });
+    },
+  );
+  return loading;
+}
+
+const ortTypes = {
+  f32: "float32",
+  f64: "float64",
+  i64: "int64",
+  i32: "int32",
+  u8: "uint8",
+  bool: "bool",
+} as const satisfies Partial<Record<DType, Tensor.Type>>;
+
+const dtypes = Object.fromEntries(Object.entries(ortTypes).map(([dtype, type]) => [type, dtype])) as Partial<
+  Record<Tensor.Type, DType>
+>;
+
+function toOrtAll(ort: Ort, tensors: Tensors): Record<string, Tensor> {
+  const converted: Record<string, Tensor> = {};
+  for (const name in tensors) converted[name] = toOrt(ort, name, tensors[name]!);
+  return converted;
+}
+
+function toOrt(ort: Ort, name: string, { dtype, shape, data }: HostTensor): Tensor {
+  const type = (ortTypes as Partial<Record<DType, Tensor.Type>>)[dtype];
+  if (type === undefined) return internal(`${name} is ${dtype}, which programs do not take`);
+  return new ort.Tensor(type as "float32", data as Float32Array, shape as number[]);
+}
+
+function fromOrt(name: string, tensor: Tensor | undefined): HostTensor {
+  if (tensor === undefined) return internal(`${name} did not come back`);
+  const dtype = dtypes[tensor.type] ?? internal(`${name} came back as ${tensor.type}`);
+  return { dtype, shape: [...tensor.dims], data: tensor.data as TensorData };
+}
