@@ -1,0 +1,18 @@
+export { type Batch, type BatchSource, shuffledBatches, textBatches } from "./batches.js";
+export { clipFactor, createNorm } from "./clip.js";
+export { type TrainOptions, type TrainResult, train } from "./loop.js";
+export { normalisedError } from "./losses/block.js";
+export { cosineDistance, type DistilOptions, distillationLoss, type ModelValues } from "./losses/distil.js";
+export { type BatchShape, languageModelLoss, modelDistillationLoss, parentPrefix } from "./losses/model.js";
+export { type AdamWOptions, adamw, type Optimiser, type OptimiserState, type SgdOptions, sgd } from "./optim/index.js";
+export {
+  createLayout,
+  createParameters,
+  loadParameters,
+  type ParameterInfo,
+  type ParameterLayout,
+  type Parameters,
+  viewsOf,
+} from "./parameters.js";
+export { constant, cosine, linear, type Schedule, withWarmUp } from "./schedule.js";
+export { type BatchResult, type BuildLoss, buildStep, createStep, type LossValues, type StepProgram } from "./step.js";

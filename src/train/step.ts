@@ -1,0 +1,99 @@
+import { createGraph, type Graph, type GraphBuilder, gradients, type Value } from "../graph/index.js";
+import type { Program, Runtime, Tensors } from "../runtime/index.js";
+import { f32Tensor } from "../tensor/index.js";
+import { type Parameters, viewsOf } from "./parameters.js";
+
+export interface LossValues {
+  /** f32 scalar: the sum over this batch, divided by `denominator`. */
+  loss: Value;
+  /** Further scalars to report, divided likewise. */
+  parts?: Readonly<Record<string, Value>>;
+}
+
+/**
+ * A loss as a graph. Besides the parameters it declares its own inputs (`g.input`): those of a batch, and frozen ones.
+ *
+ * `denominator` is an f32 scalar, the summed weight of all batches of the step, so that a step over several batches
+ * equals one over their union.
+ */
+export type BuildLoss = (
+  g: GraphBuilder,
+  parameters: Readonly<Record<string, Value>>,
+  denominator: Value,
+) => LossValues;
+
+/** What a batch adds up to: its share of the step's loss and parts, and (in `gradients`) of the gradient. */
+export interface BatchResult {
+  loss: number;
+  parts: Record<string, number>;
+}
+
+export interface StepProgram {
+  /** Writes the gradient of the first batch of a step, adds those of the others. */
+  run(feeds: Tensors, denominator: number, first: boolean): Promise<BatchResult>;
+}
+
+const denominatorInput = "denominator";
+const lossOutput = "loss";
+const partPrefix = "part/";
+const gradientPrefix = "gradient/";
+const sumPrefix = "sum/";
+
+/**
+ * The graph of one batch: loss, parts and the gradient of every parameter.
+ *
+ * @param accumulate takes the gradients so far as inputs `sum/NAME` and returns their sums with this batch's
+ */
+export function buildStep(
+  name: string,
+  { layout }: Pick<Parameters, "layout">,
+  loss: BuildLoss,
+  { accumulate = false } = {},
+): Graph {
+  const g = createGraph(accumulate ? `${name}_accumulate` : name);
+  const inputs = Object.fromEntries(layout.places.map(({ name: input, shape }) => [input, g.input(input, shape)]));
+  const { loss: total, parts = {} } = loss(g, inputs, g.input(denominatorInput, []));
+  const results = gradients(g, total, Object.values(inputs));
+  g.output(lossOutput, total);
+  for (const part in parts) g.output(partPrefix + part, parts[part]!);
+  layout.places.forEach(({ name: input, shape }, i) => {
+    const own = results[i]!;
+    g.output(gradientPrefix + input, accumulate ? g.add(own, g.input(sumPrefix + input, shape)) : own);
+  });
+  return g;
+}
+
+/** Compiles the step; `gradients` is the flat array that its results are written into. */
+export function createStep(
+  runtime: Runtime,
+  name: string,
+  parameters: Parameters,
+  gradientsFlat: Float32Array,
+  loss: BuildLoss,
+): StepProgram {
+  const views = Object.entries(viewsOf(parameters.layout, gradientsFlat));
+  const into = Object.fromEntries(views.map(([parameter, view]) => [gradientPrefix + parameter, view]));
+  const sums = Object.fromEntries(views.map(([parameter, view]) => [sumPrefix + parameter, view]));
+  const compile = (accumulate: boolean) => runtime.compile(buildStep(name, parameters, loss, { accumulate }));
+  let fresh: Promise<Program> | undefined;
+  let adding: Promise<Program> | undefined;
+
+  return {
+    async run(feeds, denominator, first) {
+      if (first) fresh ??= compile(false);
+      else adding ??= compile(true);
+      const program = await (first ? fresh! : adding!);
+      const all = { ...parameters.tensors, ...feeds, [denominatorInput]: f32Tensor([], [denominator]) };
+      return resultOf(await program.run(first ? all : { ...all, ...sums }, into));
+    },
+  };
+}
+
+function resultOf(outputs: Tensors): BatchResult {
+  const scalar = (name: string) => (outputs[name]!.data as Float32Array)[0]!;
+  const names = Object.keys(outputs).filter((name) => name.startsWith(partPrefix));
+  return {
+    loss: scalar(lossOutput),
+    parts: Object.fromEntries(names.map((name) => [name.slice(partPrefix.length), scalar(name)])),
+  };
+}
