@@ -1,8 +1,10 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { EspalierError } from "../base/index.js";
-import { sharedPath, temporaryDirectory } from "../base/testing.js";
+import { repositoryPath, sharedPath, temporaryDirectory } from "../base/testing.js";
 import { createLlamaCpp } from "./index.js";
 
 const smol = sharedPath("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
@@ -135,9 +137,36 @@ describe.skipIf(!smol)("on SmolLM2-135M-Instruct (optional test data)", () => {
   });
 });
 
-function childPids(): number[] {
-  const tasks = readdirSync(`/proc/${process.pid}/task`);
-  const lists = tasks.map((task) => readFileSync(`/proc/${process.pid}/task/${task}/children`, "utf8"));
+test.skipIf(process.platform !== "linux")("the child ends with its parent, however that ends", async () => {
+  const module = new URL("./index.ts", import.meta.url).href;
+  const program = `import { createLlamaCpp } from ${JSON.stringify(module)};
+    await createLlamaCpp().version();
+    console.log("ready");
+    setInterval(() => {}, 1000);`;
+  const parent = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program], {
+    cwd: repositoryPath(""),
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(parent.stdout, "data");
+  const children = childPids(parent.pid!).filter((pid) => commandOf(pid).includes("llamacpp/worker"));
+  expect(children).toHaveLength(1);
+  parent.kill("SIGKILL");
+  await once(parent, "close");
+  await expect.poll(() => commandOf(children[0]!), { timeout: 10_000 }).toBe("");
+});
+
+/** Empty once the process is gone, or waits only to be collected. */
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+function childPids(pid = process.pid): number[] {
+  const tasks = readdirSync(`/proc/${pid}/task`);
+  const lists = tasks.map((task) => readFileSync(`/proc/${pid}/task/${task}/children`, "utf8"));
   return lists.flatMap((list) => list.split(" ").filter(Boolean).map(Number));
 }
 

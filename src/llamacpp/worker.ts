@@ -12,6 +12,7 @@ import {
   type Llama,
   LlamaLogLevel,
   type LlamaModel,
+  NoBinaryFoundError,
   readGgufFileInfo,
   type Token,
 } from "node-llama-cpp";
@@ -377,12 +378,17 @@ async function serve({ id, method, params, context }: Request): Promise<void> {
     const result = await handler(params, context, (part) => reply({ id, kind: "part", part }));
     reply({ id, kind: "done", result });
   } catch (error) {
-    reply({ id, kind: "error", message: messageOf(error) });
+    reply({ id, kind: "error", message: explain(error) });
   }
 }
 
+function explain(error: unknown): string {
+  if (!(error instanceof NoBinaryFoundError)) return messageOf(error);
+  return `no llama.cpp build for ${process.platform} ${process.arch} (npm install without --omit=optional brings it)`;
+}
+
 process.on("message", (request: Request) => void serve(request));
-// The terminal sends Ctrl-C to the whole group; the parent decides what it means.
+// On Windows, where there are no process groups, Ctrl-C comes here too; the parent decides what it means.
 process.on("SIGINT", () => {});
 // The parent is gone. Native threads may be at work, and leaving in good order would wait for them.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
