@@ -21,6 +21,7 @@ export {
   writeGgufFile,
 } from "./gguf/writer.js";
 export { type HubBlockConfig, type HubConfig, type HubRopeScaling, parseHubConfig } from "./hub-config.js";
+export { type ModelfileFacts, renderModelfile } from "./modelfile.js";
 export {
   openSafetensors,
   openSafetensorsFile,

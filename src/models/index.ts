@@ -1,5 +1,6 @@
 export { type BlockInputs, buildAttention, buildFfn, type HeadsQkv, type WeightValues } from "./blocks/index.js";
 export { type CanonicalModel, canonicalise } from "./canonical.js";
+export { type CardFacts, renderModelCard } from "./card.js";
 export * from "./config.js";
 export { buildEmbedding, buildFinalNorm, buildHead, type HeadWeights, headWeightName } from "./heads.js";
 export {
@@ -15,3 +16,12 @@ export {
 export { openModel, overlayModel } from "./open.js";
 export { buildPackedMask, packedPositions } from "./packing.js";
 export { positionsFrom, type RotaryTables, rotaryFrequencies, rotaryTables } from "./rotary.js";
+export {
+  ggufExportBytes,
+  type HubOptions,
+  type SavedModel,
+  type SaveOptions,
+  writeGguf,
+  writeHub,
+  writeModelfile,
+} from "./save.js";
