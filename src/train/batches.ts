@@ -1,4 +1,3 @@
-import { createRng, createRngFromState, EspalierError, type RngState } from "../base/index.js";
 import type { Tensors } from "../runtime/index.js";
 import { f32Tensor, i64Tensor } from "../tensor/index.js";
 
@@ -11,86 +10,44 @@ export interface Batch {
   tokens?: number;
 }
 
-/** Where batches come from. Its state is plain JSON, and says which batch comes next. */
-export interface BatchSource {
-  next(): Batch | Promise<Batch>;
-  state(): unknown;
-  restore(state: unknown): void;
-}
+/** The batch of a number: a pure function, so that a run resumes by its step alone. Counts over accumulated batches. */
+export type Batches = (index: number) => Batch | Promise<Batch>;
 
-interface OrderState {
-  rng: RngState;
-  /** Items taken from the current order. */
-  taken: number;
+/** Token ids of whole sequences: `count * length` of them. */
+export interface TokenBatch {
+  ids: ArrayLike<number>;
+  batchSize: number;
+  length: number;
 }
 
 /**
- * Batches over items of equal standing: each epoch visits every item once, in a new random order. The last items of an
- * epoch join the first of the next in one batch.
+ * For `languageModelLoss`: every token is to predict the next one of its row. The last of a row has nothing to predict
+ * and weighs nothing, nor do positions where `chosen` is 0.
+ *
+ * @param chosen for each id, whether it is to be predicted; defaults to all
  */
-export function shuffledBatches(
-  items: number,
-  { batch, seed }: { batch: number; seed: number | string },
-  makeBatch: (chosen: readonly number[]) => Batch | Promise<Batch>,
-): BatchSource {
-  const indices = Array.from({ length: items }, (_, i) => i);
-  let start = createRng(seed).state();
-  let taken = 0;
-  let order: number[] = [];
-  let following = start;
-
-  const shuffle = () => {
-    const rng = createRngFromState(start);
-    order = rng.shuffle(indices);
-    following = rng.state();
-  };
-  const take = (): number => {
-    if (taken === items) {
-      start = following;
-      taken = 0;
-      shuffle();
-    }
-    return order[taken++]!;
-  };
-  shuffle();
-
-  return {
-    next: () => makeBatch(Array.from({ length: batch }, take)),
-    state: (): OrderState => ({ rng: start, taken }),
-    restore(state) {
-      ({ rng: start, taken } = state as OrderState);
-      shuffle();
-    },
-  };
-}
-
-/**
- * Windows of a long text for next-token prediction, without overlap: `ids` [B, T] and `targets` [B * T], one further.
- * @throws EspalierError when the text is shorter than one window
- */
-export function textBatches(
-  text: ArrayLike<number>,
-  { batch, length, seed }: { batch: number; length: number; seed: number | string },
-): BatchSource {
-  const windows = Math.floor((text.length - 1) / length);
-  if (windows < 1) {
-    const expected = `${length + 1} tokens or more`;
-    throw new EspalierError({ where: "training text", expected, found: `${text.length}`, fix: "give a longer text" });
+export function nextTokenBatch({ ids, batchSize, length }: TokenBatch, chosen?: ArrayLike<number>): Batch {
+  const rows = batchSize * length;
+  const targets = new BigInt64Array(rows);
+  const weights = new Float32Array(rows);
+  let weight = 0;
+  for (let row = 0; row < rows; row++) {
+    if (row % length === length - 1) continue;
+    targets[row] = BigInt(ids[row + 1]!);
+    weights[row] = chosen && chosen[row + 1] === 0 ? 0 : 1;
+    weight += weights[row]!;
   }
-  return shuffledBatches(windows, { batch, seed }, (chosen) => {
-    const ids = new BigInt64Array(batch * length);
-    const targets = new BigInt64Array(batch * length);
-    chosen.forEach((window, row) => {
-      for (let i = 0; i < length; i++) {
-        ids[row * length + i] = BigInt(text[window * length + i]!);
-        targets[row * length + i] = BigInt(text[window * length + i + 1]!);
-      }
-    });
-    const feeds = {
-      ids: i64Tensor([batch, length], ids),
-      targets: i64Tensor([batch * length], targets),
-      weights: f32Tensor([batch * length], new Float32Array(batch * length).fill(1)),
-    };
-    return { feeds, weight: batch * length };
-  });
+  const feeds = {
+    ids: i64Tensor([batchSize, length], ids),
+    targets: i64Tensor([rows], targets),
+    weights: f32Tensor([rows], weights),
+  };
+  return { feeds, weight, tokens: rows };
+}
+
+/** For `modelDistillationLoss`: every position counts, as the parent has an opinion after each token. */
+export function distillationBatch({ ids, batchSize, length }: TokenBatch): Batch {
+  const rows = batchSize * length;
+  const weights = f32Tensor([rows], new Float32Array(rows).fill(1));
+  return { feeds: { ids: i64Tensor([batchSize, length], ids), weights }, weight: rows };
 }

@@ -57,11 +57,14 @@ export function createFlatProgram(
       for (let start = from; start < to; start += chunkElements) {
         const end = Math.min(to, start + chunkElements);
         const program = await programFor(end - start);
+        const changed = new Set(program.outputs.map((output) => output.name));
         const feeds = { ...constants };
         const into: Tensors = {};
-        for (const array of arrays)
-          feeds[array] = f32Tensor([end - start], operands.arrays[array]!.subarray(start, end));
-        for (const { name: output } of program.outputs) if (feeds[output]) into[output] = feeds[output];
+        for (const array of arrays) {
+          const view = f32Tensor([end - start], operands.arrays[array]!.subarray(start, end));
+          feeds[array] = view;
+          if (changed.has(resultPrefix + array)) into[resultPrefix + array] = view;
+        }
         const results = await program.run(feeds, into);
         onResult?.(results);
       }

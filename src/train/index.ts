@@ -1,4 +1,4 @@
-export { type Batch, type BatchSource, shuffledBatches, textBatches } from "./batches.js";
+export { type Batch, type Batches, distillationBatch, nextTokenBatch, type TokenBatch } from "./batches.js";
 export { clipFactor, createNorm } from "./clip.js";
 export { type TrainOptions, type TrainResult, train } from "./loop.js";
 export { normalisedError } from "./losses/block.js";

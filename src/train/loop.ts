@@ -1,6 +1,6 @@
 import { digestJson, EspalierError, fileExists, ignoreEvents, type OnEvent } from "../base/index.js";
 import type { Runtime, Tensors } from "../runtime/index.js";
-import type { Batch, BatchSource } from "./batches.js";
+import type { Batches } from "./batches.js";
 import { clipFactor, createNorm } from "./clip.js";
 import type { Optimiser } from "./optim/index.js";
 import type { Parameters } from "./parameters.js";
@@ -17,7 +17,7 @@ export interface TrainOptions {
   loss: BuildLoss;
   /** Inputs of the loss that stay the same, such as a teacher's weights. */
   frozen?: Tensors;
-  batches: BatchSource;
+  batches: Batches;
   optimiser: Optimiser;
   steps: number;
   /** Batches of one step; their gradients are summed under one denominator. Defaults to 1. */
@@ -50,22 +50,18 @@ export interface TrainResult {
  * @throws EspalierError when loss or gradient cease to be finite; the signal's reason when it is aborted
  */
 export async function train(options: TrainOptions): Promise<TrainResult> {
-  const { parameters, batches, optimiser, steps, signal, checkpoint, onEvent = ignoreEvents } = options;
+  const { parameters, optimiser, steps, signal, checkpoint, onEvent = ignoreEvents } = options;
   const start = performance.now();
-  const state: TrainState & { history: number[] } = {
+  const state: TrainState & { losses: number[] } = {
     step: 0,
     parameters: parameters.flat,
     optimiser: optimiser.init(parameters.layout),
-    data: batches.state(),
-    history: [],
+    losses: [],
   };
   const settings = settingsOf(options);
-  if (checkpoint && (await fileExists(checkpoint.path))) {
-    await readTrainState(checkpoint.path, settings, state);
-    batches.restore(state.data);
-  }
+  if (checkpoint && (await fileExists(checkpoint.path))) await readTrainState(checkpoint.path, settings, state);
   const save = async () => {
-    if (checkpoint) await writeTrainState(checkpoint.path, settings, { ...state, data: batches.state() });
+    if (checkpoint) await writeTrainState(checkpoint.path, settings, state);
   };
   const takeStep = createTrainStep(options, state);
 
@@ -77,14 +73,14 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     }
     const report = await takeStep();
     tokens += report.tokens;
-    state.history.push(report.loss);
+    state.losses.push(report.loss);
     state.step += 1;
     const { seconds, ...rest } = report;
     const rate = report.tokens / seconds;
     onEvent({ event: "train", stage: options.stage, step: state.step, steps, ...rest, tokensPerSecond: rate });
     if (state.step % (checkpoint?.every ?? 50) === 0 && state.step < steps) await save();
   }
-  return { losses: state.history, seconds: (performance.now() - start) / 1000, tokens };
+  return { losses: state.losses, seconds: (performance.now() - start) / 1000, tokens };
 }
 
 interface StepReport {
@@ -116,8 +112,9 @@ function createTrainStep(options: TrainOptions, state: TrainState): () => Promis
 
   return async () => {
     const start = performance.now();
-    const drawn: Batch[] = [];
-    for (let i = 0; i < (options.accumulate ?? 1); i++) drawn.push(await batches.next());
+    const { accumulate = 1 } = options;
+    const numbers = Array.from({ length: accumulate }, (_, i) => state.step * accumulate + i);
+    const drawn = await Promise.all(numbers.map(async (number) => batches(number)));
     const denominator = drawn.reduce((sum, { weight }) => sum + weight, 0);
     let total = 0;
     const parts: Record<string, number> = {};

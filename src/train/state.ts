@@ -1,16 +1,14 @@
 import { createAtomicWriter, EspalierError, openFile } from "../base/index.js";
 import type { OptimiserState } from "./optim/types.js";
 
-/** All that a training run needs in order to go on as if it had not been stopped. */
+/** All that a training run needs in order to go on as if it had not been stopped; its step says where the data stands. */
 export interface TrainState {
   /** Steps done. */
   step: number;
   parameters: Float32Array;
   optimiser: OptimiserState;
-  /** Where the data stands, as its source describes it; plain JSON. */
-  data: unknown;
-  /** What the run said so far, for the report; plain JSON. */
-  history: readonly number[];
+  /** Loss of each step done. */
+  losses: readonly number[];
 }
 
 interface Header {
@@ -18,8 +16,7 @@ interface Header {
   /** Of the settings; a checkpoint is only resumed by the same ones. */
   settings: string;
   step: number;
-  data: unknown;
-  history: readonly number[];
+  losses: readonly number[];
   optimiser: { step: number; scalars: Record<string, number> };
   /** In the order in which they follow the header. */
   arrays: { name: string; length: number }[];
@@ -34,8 +31,7 @@ export async function writeTrainState(path: string, settings: string, state: Tra
     format: 1,
     settings,
     step: state.step,
-    data: state.data,
-    history: state.history,
+    losses: state.losses,
     optimiser: { step: state.optimiser.step, scalars: state.optimiser.scalars },
     arrays: Object.entries(arrays).map(([name, { length }]) => ({ name, length })),
   };
@@ -64,7 +60,7 @@ export async function readTrainState(path: string, settings: string, state: Trai
       if (array?.length !== elements) fail(path, `array ${name} of ${array?.length} elements`, `${elements}`);
       at += await readInto(source, at, array!);
     }
-    Object.assign(state, { step: header.step, data: header.data, history: header.history });
+    Object.assign(state, { step: header.step, losses: header.losses });
     state.optimiser.step = header.optimiser.step;
     state.optimiser.scalars = header.optimiser.scalars;
   } finally {
