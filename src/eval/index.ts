@@ -1,0 +1,1 @@
+export { cutWindows, measurePerplexity, type PerplexityOptions, type PerplexityResult } from "./perplexity.js";
