@@ -47,13 +47,14 @@ export function createLosses(g: Builder) {
         const ids = g.slice(targets, 0, from, to); // [C]
         const w = g.slice(share, 0, from, to); // [C]
         const p = g.softmax(g.linear(x, head)); // [C, V]
-        sums.addLoss(g.neg(g.log(g.clip(g.gatherLast(p, ids), smallestProbability, 1))), w);
-        // d loss / d logits = (p - onehot) w; the weights ride on the narrow side of both products.
-        sums.addGradient(g.scatterLast(p, ids, g.fill([to - from], -1)), x, w);
+        sums.addLoss(g.neg(logOf(g, g.gatherLast(p, ids))), w);
+        // d loss / d logits = (p - onehot) w. The one-hot part is two lookups of rows, so nothing is done to p.
+        sums.addGradient(p, x, w, g.gather(head, ids));
       }
+      const targetRows = g.neg(g.mul(hidden, g.reshape(share, [-1, 1]))); // [N, H]
       return g.withGradient(sums.loss(), [
         [hidden, sums.hiddenGradient()],
-        [head, sums.headGradient()],
+        [head, g.scatterAdd(sums.headGradient(), targets, targetRows)],
       ]);
     },
 
@@ -115,10 +116,14 @@ function createSums(g: Builder, head: Value) {
       const term = g.sum(g.mul(perPosition, weights));
       loss = loss ? g.add(loss, term) : term;
     },
-    /** `slope` [C, V] times `weights` [C] is the gradient of the logits; x [C, H] made them. */
-    addGradient(slope: Value, x: Value, weights: Value): void {
+    /**
+     * `slope` [C, V] times `weights` [C] is the gradient of the logits, which x [C, H] made. The weights ride on the
+     * narrow side of both products; `minus` [C, H] is taken from the gradient of x before them.
+     */
+    addGradient(slope: Value, x: Value, weights: Value, minus?: Value): void {
       const column = g.reshape(weights, [weights.shape[0]!, 1]);
-      rows.push(g.mul(g.matmul(slope, head), column));
+      const pulled = g.matmul(slope, head);
+      rows.push(g.mul(minus ? g.sub(pulled, minus) : pulled, column));
       const weighted = g.mul(x, column);
       headGradient = headGradient
         ? g.gemm(slope, weighted, headGradient, { transposeA: true })

@@ -11,7 +11,7 @@ import { producers, rewrite, useCounts } from "./rewrite.js";
  *   connections, biases) are accumulated inside the product;
  * - `scale(a b)` becomes a product with alpha;
  * - `add(base, scatterAdd(0, ids, rows))` becomes `scatterAdd(base, ids, rows)` (tied embeddings: the rows are added
- *   to the head's gradient in place).
+ *   to the head's gradient without a tensor of zeros), and two scatters in a row become one.
  *
  * Only values that nobody else reads are swallowed.
  */
@@ -36,6 +36,7 @@ function fuseNode(
   g: GraphBuilder,
   swallow: (value: Value) => Node | undefined,
 ): Value | undefined {
+  if (node.kind === "scatterAdd") return fuseScatter(inputs, swallow(inputs[0]!), g);
   if (node.kind === "scale") return fuseScale(node, swallow(inputs[0]!), g);
   if (node.kind !== "add") return undefined;
   const [a, b] = inputs as [Value, Value];
@@ -51,9 +52,14 @@ function fuseScale(node: NodeOf<"scale">, product: Node | undefined, g: GraphBui
 function fuseAdd(base: Value, other: Node | undefined, g: GraphBuilder): Value | undefined {
   if (other?.kind === "matmul") return fuseProduct(base, other.inputs, other.params, g);
   if (other?.kind !== "scatterAdd" || !isZeros(other.inputs[0]!, g)) return undefined;
-  return sameShape(base.shape, other.outputs[0]!.shape)
-    ? g.scatterAdd(base, other.inputs[1]!, other.inputs[2]!)
-    : undefined;
+  if (!sameShape(base.shape, other.outputs[0]!.shape)) return undefined;
+  return g.scatterAdd(base, other.inputs[1]!, other.inputs[2]!);
+}
+
+/** Each scatter copies its base, so two in a row become one with the rows of both. */
+function fuseScatter([, ids, rows]: readonly Value[], first: Node | undefined, g: GraphBuilder): Value | undefined {
+  if (first?.kind !== "scatterAdd" || first.inputs[1]!.dtype !== ids!.dtype) return undefined;
+  return g.scatterAdd(first.inputs[0]!, g.concat([first.inputs[1]!, ids!], 0), g.concat([first.inputs[2]!, rows!], 0));
 }
 
 function fuseProduct(c: Value, [a, b]: readonly Value[], params: MatmulParams, g: GraphBuilder): Value | undefined {

@@ -16,7 +16,8 @@ const pipeline: readonly Pass[] = [
   simplify,
   removeDeadCode,
   fuse,
-  dedupe,
+  removeDeadCode,
+  fuse, // scatters that the first round brought together
   removeDeadCode,
 ];
 

@@ -112,6 +112,10 @@ function dropExpand({ g, inputs, output, producer }: Site, kind: "add" | "mul"):
 }
 
 function simplifyTranspose(node: NodeOf<"transpose">, site: Site): Value | undefined {
+  const x = site.inputs[0]!;
+  // Axes of size 1 may go anywhere without an element moving.
+  const moving = node.params.perm.filter((axis) => x.shape[axis] !== 1);
+  if (moving.every((axis, i) => i === 0 || axis > moving[i - 1]!)) return site.g.reshape(x, site.output.shape);
   const before = inner(site, "transpose");
   if (!before) return undefined;
   return site.g.transpose(
