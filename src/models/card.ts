@@ -26,10 +26,14 @@ export function renderModelCard(facts: CardFacts): string {
   const { name, parent, config, changes, commands = [], version } = facts;
   const parameters = modelParameters(config);
   const share = ((100 * parameters) / parent.parameters).toFixed(1);
+  const size =
+    parameters === parent.parameters
+      ? "all of them kept"
+      : `${formatCount(parent.parameters)}; ${share} % of them kept`;
   const sections = [
     frontMatter(facts),
     `# ${name}`,
-    `A model of ${formatCount(parameters)} parameters (${parameters.toLocaleString("en-US")}), made from **${parent.name}** (${formatCount(parent.parameters)}; ${share} % of it remain) by [Espalier](https://www.npmjs.com/package/espalier)${version ? ` ${version}` : ""}.`,
+    `A model of ${formatCount(parameters)} parameters (${parameters.toLocaleString("en-US")}), made from **${parent.name}** (${size}) by [Espalier](https://www.npmjs.com/package/espalier)${version ? ` ${version}` : ""}.`,
     section("What was changed", changes.map((change) => `- ${change}`).join("\n")),
     section("Blocks", blockTable(config.blocks)),
     measuredSection(facts.measured),
@@ -44,14 +48,16 @@ function section(title: string, body: string): string {
   return body ? `## ${title}\n\n${body}` : "";
 }
 
-function frontMatter({ licence, parent }: CardFacts): string {
+function frontMatter({ licence, parent, config }: CardFacts): string {
+  const smaller = modelParameters(config) < parent.parameters;
   // A hub takes a base model as OWNER/NAME only.
   const base = parent.name.includes("/") ? [`base_model: ${JSON.stringify(parent.name)}`] : [];
   const lines = [
     ...(licence === undefined ? [] : [`license: ${licence}`]),
     ...base,
     "pipeline_tag: text-generation",
-    "tags:\n  - espalier\n  - pruned",
+    "tags:\n  - espalier",
+    ...(smaller ? ["  - pruned"] : []),
   ];
   return `---\n${lines.join("\n")}\n---`;
 }

@@ -91,6 +91,8 @@ export interface Sidecars {
   generationConfig?: Record<string, unknown>;
   /** Licence and notice files, byte for byte. */
   legal: SidecarFile[];
+  /** Text of the model card, `README.md`. */
+  card?: string;
   /** Licence as stated by a card or header, such as `apache-2.0`. */
   licence?: string;
   /** Name of the model, from its card, header or folder. */

@@ -3,7 +3,7 @@
  * more than one tensor in f32 and its bytes in the file's type.
  */
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import {
   EspalierError,
   fileError,
@@ -222,7 +222,10 @@ function watched<Plan extends TensorPlan>(
     ...plan,
     async read() {
       signal?.throwIfAborted();
-      onEvent({ event: "progress", stage: "write", done: index + 1, total: plans.length, unit: "tensors" });
+      const done = index + 1;
+      // Twenty events for a file, whatever number of tensors it has.
+      const news = Math.floor((20 * done) / plans.length) > Math.floor((20 * index) / plans.length);
+      if (news) onEvent({ event: "progress", stage: "write", done, total: plans.length, unit: "tensors" });
       return plan.read();
     },
   }));
@@ -307,18 +310,22 @@ async function directoryBytes(directory: string): Promise<number> {
   return sizes.reduce((a, b) => a + b, 0);
 }
 
-/** Writes the Ollama Modelfile of a GGUF beside it, as `NAME.Modelfile`. Returns its path. */
-export async function writeModelfile(model: Model, ggufPath: string, overwrite = false): Promise<string> {
+/** Writes the Ollama Modelfile of a GGUF beside it, as `NAME.Modelfile`; one that is there may have been edited and stays. */
+export async function writeModelfile(
+  model: Model,
+  ggufPath: string,
+  { overwrite = false }: { overwrite?: boolean } = {},
+): Promise<{ path: string; kept: boolean }> {
   const path = `${ggufPath.replace(/\.gguf$/, "")}.Modelfile`;
-  await checkFree(path, overwrite);
+  if (!overwrite && (await fileExists(path))) return { path, kept: true };
   const { chatTemplate, generationConfig, legal } = model.sidecars;
   const text = renderModelfile({
-    gguf: ggufPath.split(/[/\\]/).at(-1)!,
+    gguf: basename(ggufPath),
     contextLength: Math.min(model.config.maxPositions, 8192),
     licences: legal.map(({ bytes }) => new TextDecoder().decode(bytes)),
     ...(chatTemplate !== undefined && { chatTemplate }),
     ...(generationConfig && { generationConfig }),
   });
   await writeFileAtomic(path, text);
-  return path;
+  return { path, kept: false };
 }

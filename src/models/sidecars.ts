@@ -14,7 +14,8 @@ export async function readHubSidecars(directory: string): Promise<Sidecars> {
   const tokenizerConfig = await optionalJson(join(directory, "tokenizer_config.json"));
   const generationConfig = await optionalJson(join(directory, "generation_config.json"));
   const chatTemplate = await readChatTemplate(directory, tokenizerConfig);
-  const licence = await readStatedLicence(directory);
+  const card = await readCard(directory);
+  const licence = card === undefined ? undefined : statedLicence(card);
   const tokenizer = await readHubTokenizer(directory, tokenizerConfig);
   return {
     name: basename(resolve(directory)),
@@ -22,6 +23,7 @@ export async function readHubSidecars(directory: string): Promise<Sidecars> {
     ...(tokenizer && { tokenizer }),
     ...(chatTemplate !== undefined && { chatTemplate }),
     ...(generationConfig && { generationConfig }),
+    ...(card !== undefined && { card }),
     ...(licence !== undefined && { licence }),
   };
 }
@@ -59,11 +61,14 @@ async function readChatTemplate(directory: string, config?: Record<string, unkno
   return (list.find(({ name }) => name === "default") ?? list[0])?.template;
 }
 
-/** `license:` of the model card's front matter. */
-async function readStatedLicence(directory: string): Promise<string | undefined> {
+async function readCard(directory: string): Promise<string | undefined> {
   const path = join(directory, "README.md");
-  if (!(await fileExists(path))) return undefined;
-  const front = /^---\r?\n([\s\S]*?)\r?\n---/.exec(await readText(path))?.[1];
+  return (await fileExists(path)) ? readText(path) : undefined;
+}
+
+/** `license:` of the model card's front matter. */
+function statedLicence(card: string): string | undefined {
+  const front = /^---\r?\n([\s\S]*?)\r?\n---/.exec(card)?.[1];
   return front && /^license:\s*["']?([^"'\r\n]+)/m.exec(front)?.[1]?.trim();
 }
 
@@ -97,10 +102,13 @@ export function readGgufSidecars(metadata: GgufMetadata, path: string): Sidecars
   const licence = text("general.license");
   return {
     name: text("general.name") || basename(path).replace(/\.gguf$/, ""),
-    legal: legal.map(([key, { value }]) => ({
-      name: basename(key.slice(legalKeyPrefix.length)),
-      bytes: new TextEncoder().encode(String(value)),
-    })),
+    legal: legal
+      .map(([key, { value }]) => ({
+        name: key.slice(legalKeyPrefix.length),
+        bytes: new TextEncoder().encode(String(value)),
+      }))
+      // A name from a file that anyone may have written becomes a path: only plain ones are taken.
+      .filter(({ name }) => legalNames.test(name) && basename(name) === name),
     ...(tokenizerKeys.length > 0 && {
       tokenizer: {
         kind: "gguf" as const,
