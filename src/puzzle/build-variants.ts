@@ -4,7 +4,7 @@
  *
  * | variant | start | refitted |
  * |---|---|---|
- * | narrower SwiGLU | channels by contribution | `down_proj`, from the kept channels |
+ * | narrower SwiGLU | the channels worth keeping (`channel-order.ts`) | `down_proj`, from the kept channels |
  * | fewer kv heads | mean of adjacent heads | `o_proj`, from the merged heads' output |
  * | linear attention | Wo repeat(Wv) | the whole matrix, from the normed input |
  * | linear feed-forward | Wdown Wup | the whole matrix, from the normed input |
@@ -15,6 +15,7 @@ import type { Runtime } from "../runtime/index.js";
 import { f32Tensor } from "../tensor/index.js";
 import { hasIndex, type LibraryEntry, writeIndex, writeVariant } from "./block-library.js";
 import { kvHeadsOf, type LayerStatistics, readStatistics } from "./calibrate.js";
+import { type ChannelRanking, rankByElimination, rankByScore } from "./channel-order.js";
 import { createMatrixKernels, type MatrixKernels } from "./moments.js";
 import { readSubBlock } from "./parts.js";
 import { asF32, defaultRidge, type Moments, normalisedError, refitTowards, selectInputs } from "./refit.js";
@@ -26,7 +27,6 @@ import {
   matrix,
   mergeKvHeads,
   names,
-  rank,
   requireWeight,
   type SubBlock,
   sliceFfn,
@@ -37,6 +37,8 @@ import {
 export interface BuildVariantsOptions {
   /** Closed-form refits after the training-free starts. Defaults to true. */
   refit?: boolean;
+  /** How channels of a feed-forward are ranked; see `channel-order.ts`. Defaults to `elimination`. */
+  ranking?: ChannelRanking;
   /** Strength of the pull towards the start, as a share of the mean diagonal. Defaults to 1e-2. */
   ridge?: number;
 }
@@ -80,10 +82,12 @@ interface LayerSource {
   weights: SubBlock;
   statistics: LayerStatistics;
   kernels: MatrixKernels;
+  ranking: ChannelRanking;
+  ridge: number;
 }
 
 async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels, layer: number): Promise<void> {
-  const { parent, space, directory } = request;
+  const { parent, space, directory, ranking = "elimination", ridge = defaultRidge } = request;
   const { attention, ffn } = layerSpace(space, layer);
   const statistics = await readStatistics(request.statistics, layer);
   const entries: LibraryEntry[] = [];
@@ -92,7 +96,7 @@ async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels,
     await writeVariant(directory, layer, { part, id }, weights);
     entries.push({ part, id, ...errors });
   };
-  const source = { parent, layer, statistics, kernels };
+  const source = { parent, layer, statistics, kernels, ranking, ridge };
   const attentionSource = { ...source, weights: await readSubBlock(parent, layer, "attention") };
   for (const variant of attention.slice(1)) {
     if (variant.config.kind !== "none")
@@ -133,21 +137,20 @@ async function startAttention(source: LayerSource, { config }: AttentionVariant)
 }
 
 /** Starts of a layer's feed-forward variants; ranking and target sums are shared by all widths. */
-function createFfnStarts({
-  layer,
-  weights,
-  statistics,
-  kernels,
-}: LayerSource): (variant: FfnVariant) => Promise<Start> {
-  let ordered: Promise<{ order: Int32Array; moments: Moments }> | undefined;
+function createFfnStarts(source: LayerSource): (variant: FfnVariant) => Promise<Start> {
+  const { layer, weights, statistics, kernels } = source;
+  let ranked: ReturnType<typeof rankChannels> | undefined;
   return async ({ config }) => {
     switch (config.kind) {
       case "swiglu": {
-        ordered ??= rankChannels({ layer, weights, statistics, kernels });
-        const { order, moments } = await ordered;
+        ranked ??= rankChannels(source);
+        const { order, moments } = await ranked;
         const kept = order.subarray(0, config.width);
-        const sliced = sliceFfn(weights, kept);
-        return { weights: sliced, fitted: `${names.down}.weight`, moments: selectInputs(moments, kept) };
+        return {
+          weights: sliceFfn(weights, kept),
+          fitted: `${names.down}.weight`,
+          moments: selectInputs(moments, kept),
+        };
       }
       case "linear": {
         const linear = await linearFfn(weights, kernels.multiply);
@@ -160,19 +163,22 @@ function createFfnStarts({
 }
 
 /**
- * Channels by falling contribution, and the moments of all of them. What the parent adds is linear in its channels
- * (bias aside), so the cross sums follow from the Gram matrix: X^T Y = G Wdown^T, |Y|^2 = tr(Wdown G Wdown^T).
+ * Channels, those most worth keeping first, and the moments of all of them. What the parent adds is linear in its
+ * channels (bias aside), so the cross sums follow from the Gram matrix: X^T Y = G Wdown^T, |Y|^2 = tr(Wdown G Wdown^T).
  */
-async function rankChannels(source: Pick<LayerSource, "layer" | "weights" | "statistics" | "kernels">) {
-  const { layer, weights, statistics, kernels } = source;
+async function rankChannels({ layer, weights, statistics, kernels, ranking, ridge }: LayerSource) {
   const down = matrix(weights, `${names.down}.weight`); // [H, I]
   const [m, n] = down.shape as [number, number];
   const gram = found(statistics.hidden, layer);
   const columns = transposed(down); // [I, H]
-  const cross = Float64Array.from(asF32(await kernels.multiply(f32Tensor([n, n], Float32Array.from(gram)), columns)));
+  const product = await kernels.multiply(f32Tensor([n, n], Float32Array.from(gram)), columns);
+  const cross = Float64Array.from(asF32(product));
   let targetSquares = 0;
   for (let i = 0; i < cross.length; i++) targetSquares += cross[i]! * columns.data[i]!;
-  const order = rank(channelContribution(found(statistics.channels, layer), down));
+  const order =
+    ranking === "elimination"
+      ? rankByElimination(gram, columns.data, { n, m, ridge })
+      : rankByScore(channelContribution(found(statistics.channels, layer), down));
   return { order, moments: { gram, cross, targetSquares, n, m } };
 }
 

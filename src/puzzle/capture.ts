@@ -4,22 +4,23 @@
  */
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { EspalierError, fileExists, type OnEvent } from "../base/index.js";
+import { fileExists, type OnEvent } from "../base/index.js";
+import { type Sequences, sequenceAt } from "../data/index.js";
 import type { Engine } from "../engine/index.js";
 import type { F32Tensor } from "../tensor/index.js";
 import { type ActivationReader, batchesOf, createActivations, openActivations } from "./activations.js";
 import type { Rows } from "./parts.js";
 
-/** Token sequences, all of one length, and how many of them run at once. */
-export interface Sequences {
-  ids: readonly Int32Array[];
+/** Calibration or scoring text, and how many of its sequences run at once. */
+export interface BatchedText {
+  sequences: Sequences;
   batch: number;
 }
 
 export interface CaptureRequest {
   /** Engine of the parent. */
   engine: Engine;
-  text: Sequences;
+  text: BatchedText;
   /** Holds the result; what an interrupted run left there is kept. */
   directory: string;
   onEvent: OnEvent;
@@ -39,16 +40,20 @@ export async function capture({ engine, text, directory, onEvent, signal }: Capt
 }
 
 /** The embedded text, what block 0 reads. */
-export async function captureEmbedding(engine: Engine, text: Sequences, directory: string): Promise<void> {
+export async function captureEmbedding(engine: Engine, text: BatchedText, directory: string): Promise<void> {
   const path = activationPath(directory, 0);
   if (await fileExists(path)) return;
-  await writeBatches(path, text, async ({ start, count }) => engine.embed(text.ids.slice(start, start + count)));
+  await writeBatches(path, text, async ({ start, count }) => embedRange(engine, text, start, count));
+}
+
+function embedRange(engine: Engine, { sequences }: BatchedText, start: number, count: number): Promise<F32Tensor> {
+  return engine.embed(Array.from({ length: count }, (_, i) => sequenceAt(sequences, start + i)));
 }
 
 export interface LayerCapture {
   engine: Engine;
   layer: number;
-  text: Sequences;
+  text: BatchedText;
   directory: string;
 }
 
@@ -74,12 +79,12 @@ export async function runBlock(engine: Engine, layer: number, { x, batch, length
 
 async function writeBatches(
   path: string,
-  text: Sequences,
+  text: BatchedText,
   make: (range: { start: number; count: number }) => Promise<F32Tensor>,
 ): Promise<void> {
   const writer = await createActivations(path);
   try {
-    for (const range of batchesOf(text.ids.length, text.batch)) await writer.append(await make(range));
+    for (const range of batchesOf(text.sequences.count, text.batch)) await writer.append(await make(range));
   } catch (error) {
     await writer.abort();
     throw error;
@@ -90,11 +95,12 @@ async function writeBatches(
 /** The residual stream before `layer`; after the last block for the number of layers. */
 export async function openCapture(
   engine: Engine,
-  text: Sequences,
+  text: BatchedText,
   directory: string,
   layer: number,
 ): Promise<ActivationReader> {
-  const shape = { sequences: text.ids.length, length: lengthOf(text), width: engine.config.hiddenSize };
+  const { count, length } = text.sequences;
+  const shape = { sequences: count, length, width: engine.config.hiddenSize };
   return openActivations(activationPath(directory, layer), shape);
 }
 
@@ -109,16 +115,4 @@ export async function dropCapture(directory: string, layer: number): Promise<voi
 
 function activationPath(directory: string, layer: number): string {
   return join(directory, `inputs-${String(layer).padStart(3, "0")}.f32`);
-}
-
-/** Tokens of every sequence. @throws EspalierError when there are none or their lengths differ */
-export function lengthOf({ ids }: Sequences): number {
-  const length = ids[0]?.length ?? 0;
-  if (length > 0 && ids.every((sequence) => sequence.length === length)) return length;
-  throw new EspalierError({
-    where: "sequences",
-    expected: "at least one, all of the same number of tokens",
-    found: ids.length === 0 ? "none" : `lengths ${[...new Set(ids.map((sequence) => sequence.length))].join(", ")}`,
-    fix: "give a longer text, or a smaller sequence length",
-  });
 }

@@ -16,12 +16,13 @@ import type { Runtime } from "../runtime/index.js";
 import { type F32Tensor, f32Tensor } from "../tensor/index.js";
 import { batchesOf } from "./activations.js";
 import type { BlockLibrary } from "./block-library.js";
-import { captureEmbedding, captureLayer, dropCapture, openCapture, readRows, type Sequences } from "./capture.js";
+import { type BatchedText, captureEmbedding, captureLayer, dropCapture, openCapture, readRows } from "./capture.js";
+import { childFile, childLayerPath } from "./child.js";
 import { createMatrixKernels, type MatrixKernels } from "./moments.js";
 import { type HalfBlock, runHalf, runTapped, tapped } from "./parts.js";
 import { asF32, defaultRidge, type Moments, refitTowards } from "./refit.js";
 import { attentionId, ffnId } from "./space.js";
-import { layerName, writeTensors } from "./tensor-files.js";
+import { writeTensors } from "./tensor-files.js";
 import { names, requireWeight, type SubBlock, withWeight } from "./variants.js";
 
 export interface RealiseOptions {
@@ -44,7 +45,7 @@ export interface RealiseRequest extends RealiseOptions {
   /** The child's blocks, one for each layer of the parent. */
   blocks: readonly BlockConfig[];
   /** Calibration text. */
-  text: Sequences;
+  text: BatchedText;
   /** Holds the child; what an interrupted run left there is kept. */
   directory: string;
   onEvent: OnEvent;
@@ -70,7 +71,7 @@ export async function realise(request: RealiseRequest): Promise<void> {
     signal.throwIfAborted();
     const start = await libraryLayer(request.library, engine.config, blocks, layer);
     const child = refit ? await refitLayer(walk, layer, start) : start;
-    await writeTensors(layerPath(directory, layer), new Map([...child.attention, ...child.ffn]));
+    await writeTensors(childLayerPath(directory, layer), new Map([...child.attention, ...child.ffn]));
     await dropStreams(walk, layer);
     onEvent({ event: "progress", stage: "realise", done: layer + 1, total: blocks.length, unit: "layers" });
   }
@@ -92,14 +93,8 @@ interface ChildLayer {
   ffn: SubBlock;
 }
 
-const childFile = "child.json";
-
-function layerPath(directory: string, layer: number): string {
-  return join(directory, `${layerName(layer)}.safetensors`);
-}
-
 async function firstMissing(directory: string, layers: number): Promise<number> {
-  for (let layer = 0; layer < layers; layer++) if (!(await fileExists(layerPath(directory, layer)))) return layer;
+  for (let layer = 0; layer < layers; layer++) if (!(await fileExists(childLayerPath(directory, layer)))) return layer;
   return layers;
 }
 
@@ -172,7 +167,7 @@ async function fitFfn(walk: Walk, layer: number, child: ChildLayer): Promise<Sub
   const before = await openCapture(engine, text, walk.childStream, layer);
   const wanted = await openCapture(engine, text, walk.parentStream, layer + 1);
   try {
-    for (const range of batchesOf(text.ids.length, text.batch)) {
+    for (const range of batchesOf(text.sequences.count, text.batch)) {
       const rows = await readRows(before, range);
       const { output: x } = await runHalf(engine, layer, attentionHalf(child), rows);
       const { taps } = await runHalf(engine, layer, ffnHalf(child), { ...rows, x }, { taps: true });

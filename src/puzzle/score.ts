@@ -16,7 +16,7 @@ import type { BlockConfig } from "../models/index.js";
 import type { F32Tensor } from "../tensor/index.js";
 import { batchesOf } from "./activations.js";
 import type { BlockLibrary } from "./block-library.js";
-import { openCapture, readRows, runBlock, type Sequences } from "./capture.js";
+import { type BatchedText, openCapture, readRows, runBlock } from "./capture.js";
 import { type Rows, runHalf } from "./parts.js";
 import { attentionId, blockId, ffnId, type LayerSpace, layerSpace, type Space } from "./space.js";
 import { layerName } from "./tensor-files.js";
@@ -48,7 +48,7 @@ export interface ScoreRequest extends ScoreOptions {
   engine: Engine;
   space: Space;
   library: BlockLibrary;
-  text: Sequences;
+  text: BatchedText;
   /** What `capture` wrote for the same text. */
   captured: string;
   /** Holds one file per layer; those that are there already are kept. */
@@ -95,7 +95,7 @@ export async function scoreLayer(request: ScoreRequest, layer: number): Promise<
   const finals = await openCapture(engine, text, captured, engine.config.blocks.length);
   const kl: Record<string, number[]> = Object.fromEntries(pairs.map((pair) => [blockId(pair, parent), []]));
   try {
-    for (const range of batchesOf(text.ids.length, text.batch)) {
+    for (const range of batchesOf(text.sequences.count, text.batch)) {
       signal.throwIfAborted();
       const children = await replaceBlock(engine, layer, { pairs, weights, rows: await readRows(inputs, range) });
       await finishChildren(engine, layer, children);

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { f32Tensor, maxAbsDifference } from "../tensor/index.js";
+import { rankByScore } from "./channel-order.js";
 import { multiplyPlainly, randomBlock, tinyConfig } from "./testing.js";
 import {
   channelContribution,
@@ -7,7 +8,6 @@ import {
   linearFfn,
   matrix,
   mergeKvHeads,
-  rank,
   sliceFfn,
   transposed,
 } from "./variants.js";
@@ -19,10 +19,6 @@ test("contribution is mean |x| times the norm of the channel's column", () => {
   // Columns of down: (3, 4) with norm 5, (0, 1) with norm 1.
   const down = f32Tensor([2, 2], [3, 0, 4, 1]);
   expect([...channelContribution(Float64Array.of(0.1, 2), down)]).toEqual([0.5, 2]);
-});
-
-test("ranks fall, ties keep their order", () => {
-  expect([...rank([1, 3, 3, 2])]).toEqual([1, 2, 3, 0]);
 });
 
 describe("feed-forward slices", () => {
@@ -37,7 +33,7 @@ describe("feed-forward slices", () => {
   });
 
   test("narrow slices are prefixes of wide ones", () => {
-    const order = rank(Float64Array.from({ length: 24 }, (_, i) => Math.sin(i)));
+    const order = rankByScore(Float64Array.from({ length: 24 }, (_, i) => Math.sin(i)));
     const wide = matrix(sliceFfn(ffn, order.subarray(0, 12)), "mlp.up_proj.weight");
     const narrow = matrix(sliceFfn(ffn, order.subarray(0, 5)), "mlp.up_proj.weight");
     expect(narrow.data).toEqual(wide.data.subarray(0, narrow.data.length));

@@ -2,8 +2,7 @@
  * @module Training-free starts of the variants (arXiv:2411.19146, appendix A): the weights of a smaller sub-block
  * out of the parent's.
  *
- * - Feed-forward channels by "channel contribution": mean over tokens of |x_i| times the norm of column i of
- *   `down_proj`. One total order serves all widths, so narrower variants are prefixes of wider ones.
+ * - Feed-forward channels by "channel contribution" (or as `channel-order.ts` says), gate, up and down cut alike.
  * - Fewer kv heads by averaging the key and value projections of adjacent heads (Ainslie et al., arXiv:2305.13245).
  * - Linear attention W = Wo repeat(Wv): what attention computes when each token attends to itself alone.
  * - Linear feed-forward W = Wdown Wup: the gate is ignored.
@@ -50,11 +49,6 @@ function columnNorms(matrix: HostTensor): Float64Array {
   const squares = new Float64Array(columns);
   for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) squares[c]! += data[r * columns + c]! ** 2;
   return squares.map(Math.sqrt);
-}
-
-/** Indices by falling score; equal scores keep their order. */
-export function rank(scores: ArrayLike<number>): Int32Array {
-  return Int32Array.from({ length: scores.length }, (_, i) => i).sort((a, b) => scores[b]! - scores[a]! || a - b);
 }
 
 /** The feed-forward sub-block with only the channels `kept`, in that order. */

@@ -1,0 +1,65 @@
+import { expect, test } from "vitest";
+import { f32Tensor } from "../tensor/index.js";
+import { rankByElimination, rankByScore } from "./channel-order.js";
+import { type Moments, normalisedError, refitTowards, selectInputs } from "./refit.js";
+import { randomMatrix } from "./testing.js";
+
+test("scores fall, ties keep their order", () => {
+  expect([...rankByScore([1, 3, 3, 2])]).toEqual([1, 2, 3, 0]);
+});
+
+test("of two channels that always agree, one goes first at no cost", () => {
+  // Channels 0 and 1 are equal, 2 is independent and weak. By size 2 would go; but 0 can do the work of 1.
+  const gram = Float64Array.of(4, 4, 0, 4, 4, 0, 0, 0, 1);
+  const order = rankByElimination(gram, [1, 1, 1], { n: 3, m: 1, ridge: 1e-6 });
+  expect(order[2]).not.toBe(2);
+  expect(order[0]).not.toBe(2);
+});
+
+test("independent channels go by what they contribute", () => {
+  // Cost of losing i: w_i^2 G_ii = 1 * 1, 4 * 1, 1 * 9.
+  const gram = Float64Array.of(1, 0, 0, 0, 1, 0, 0, 0, 9);
+  expect([...rankByElimination(gram, [1, 2, 1], { n: 3, m: 1, ridge: 1e-9 })]).toEqual([2, 1, 0]);
+});
+
+test("silent channels keep their order", () => {
+  expect([...rankByElimination(new Float64Array(9), [1, 2, 3], { n: 3, m: 1, ridge: 0.01 })]).toEqual([0, 1, 2]);
+});
+
+test("the first loss is the one that a refit of all others makes up for best", () => {
+  const [n, m, rows] = [6, 3, 40];
+  const x = randomMatrix("x", [rows, n]).data;
+  const weights = randomMatrix("w", [n, m]).data;
+  const moments = exactMoments(x, weights, { n, m, rows });
+  const order = rankByElimination(moments.gram, weights, { n, m, ridge: 1e-9 });
+  const errors = Array.from({ length: n }, (_, lost) => {
+    const kept = Array.from({ length: n }, (_, i) => i).filter((i) => i !== lost);
+    const chosen = selectInputs(moments, kept);
+    return normalisedError(refitTowards(f32Tensor([m, n - 1]), chosen, { ridge: 1e-9 }), chosen);
+  });
+  expect(order[n - 1]).toBe(errors.indexOf(Math.min(...errors)));
+});
+
+/** Moments of y = x W. */
+function exactMoments(
+  x: Float32Array,
+  weights: Float32Array,
+  { n, m, rows }: { n: number; m: number; rows: number },
+): Moments {
+  const gram = new Float64Array(n * n);
+  const cross = new Float64Array(n * m);
+  let targetSquares = 0;
+  for (let r = 0; r < rows; r++) {
+    const y = Array.from({ length: m }, (_, o) => {
+      let sum = 0;
+      for (let i = 0; i < n; i++) sum += x[r * n + i]! * weights[i * m + o]!;
+      return sum;
+    });
+    targetSquares += y.reduce((sum, value) => sum + value * value, 0);
+    for (let i = 0; i < n; i++) {
+      for (let k = 0; k < n; k++) gram[i * n + k]! += x[r * n + i]! * x[r * n + k]!;
+      for (let o = 0; o < m; o++) cross[i * m + o]! += x[r * n + i]! * y[o]!;
+    }
+  }
+  return { gram, cross, targetSquares, n, m };
+}

@@ -1,0 +1,44 @@
+export { type BlockLibrary, type LibraryEntry, openBlockLibrary } from "./block-library.js";
+export { type BuildVariantsOptions, type BuildVariantsRequest, buildVariants } from "./build-variants.js";
+export { type CalibrateRequest, calibrate } from "./calibrate.js";
+export { type BatchedText, type CaptureRequest, capture } from "./capture.js";
+export { childConfig, openChild } from "./child.js";
+export {
+  architectureOf,
+  type BlockCosts,
+  type ComposeOptions,
+  changedLayers,
+  choiceOf,
+  composeLibrary,
+  predictedKl,
+} from "./library.js";
+export { type RealiseOptions, type RealiseRequest, realise } from "./realise.js";
+export {
+  type LayerScores,
+  readScores,
+  type ScoreOptions,
+  type ScoreRequest,
+  scoreBlocks,
+  scoreLayer,
+  scoresJointly,
+} from "./score.js";
+export * from "./search/index.js";
+export {
+  type AttentionVariant,
+  attentionId,
+  blockChoices,
+  blockId,
+  blockParameterRange,
+  buildSpace,
+  describeOmissions,
+  type FfnVariant,
+  ffnId,
+  type LayerSpace,
+  type Omission,
+  type Part,
+  parseBlockId,
+  type Space,
+  type SpaceOptions,
+  spaceSizeLog10,
+  type Target,
+} from "./space.js";
