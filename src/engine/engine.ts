@@ -2,9 +2,10 @@
  * @module Running a model block by block from its files. One program serves every block of the same shape and weights
  * are its inputs, so memory holds one block, the activations of one batch, and as many weights as `cacheBytes` allows.
  */
-import { EspalierError } from "../base/index.js";
+import { EspalierError, internal } from "../base/index.js";
 import {
   type BlockConfig,
+  blockWeights,
   type BlockTaps as GraphTaps,
   type Model,
   type ModelConfig,
@@ -93,12 +94,12 @@ export function createEngine(
   const runBlock: Engine["runBlock"] = async (layer, x, options) => {
     const { batch, length, taps = false, into = f32Tensor(x.shape) } = options;
     const block = options.block ?? config.blocks[layer]!;
-    const own = options.weights ? Object.fromEntries(options.weights) : await weights.block(layer);
+    const own = options.weights ?? new Map(Object.entries(await weights.block(layer)));
     if (!options.weights) weights.prefetch(layer + 1);
     if (block.attention.kind === "none" && block.ffn.kind === "none") return identityRun(x, taps);
     const program = await programs.block(block, { batch, length, taps });
     const rotary = block.attention.kind === "gqa" ? tables(length) : {};
-    const result = await program.run({ x, ...rotary, ...own }, { output: into });
+    const result = await program.run({ x, ...rotary, ...weightsFor(config, block, own) }, { output: into });
     return blockRun(result as Record<string, F32Tensor>, taps);
   };
 
@@ -115,6 +116,20 @@ export function createEngine(
 
   const scores = createHeadScores({ model, programs, weights });
   return { model, config, runtime, embed, runBlock, forward, ...scores, parts: { programs, weights } };
+}
+
+/** What the block's program takes; a layer's own weights may be more than a half of its block needs. */
+function weightsFor(
+  config: ModelConfig,
+  block: BlockConfig,
+  from: ReadonlyMap<string, HostTensor>,
+): Record<string, HostTensor> {
+  const entries = blockWeights(config, block).map(({ name }) => [name, from.get(name) ?? missingWeight(name)] as const);
+  return Object.fromEntries(entries);
+}
+
+function missingWeight(name: string): never {
+  return internal(`no ${name} among the weights of the block`);
 }
 
 /** Rotary tables from position 0, kept by length. */
