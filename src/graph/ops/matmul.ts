@@ -1,7 +1,7 @@
 import type { GraphBuilder } from "../builder.js";
 import { microsoft } from "../onnx/emitter.js";
 import type { TensorType, Value } from "../types.js";
-import { broadcastShapes, type OpDef, requireDType, requireRank, shapeError } from "./def.js";
+import { type OpDef, requireDType, requireRank, shapeError } from "./def.js";
 import type { MatmulParams, OpKind } from "./params.js";
 
 function productType(kind: OpKind, a: TensorType, b: TensorType, params: MatmulParams): TensorType {
@@ -63,8 +63,8 @@ const gemm: OpDef<"gemm"> = {
     requireRank("gemm", "operand 0", a!, 2);
     const product = productType("gemm", a!, b!, params);
     requireDType("gemm", "operand 2", c!, "f32");
-    const joined = broadcastShapes("gemm", [product, c!]);
-    if (joined.length !== 2 || joined.some((dim, axis) => dim !== product.shape[axis])) {
+    const padded = [1, 1, ...c!.shape].slice(-2);
+    if (c!.shape.length > 2 || padded.some((dim, axis) => dim !== 1 && dim !== product.shape[axis])) {
       throw shapeError("gemm", "operand 2", `a shape that broadcasts to [${product.shape.join(", ")}]`, c!);
     }
     return [product];
