@@ -6,6 +6,8 @@
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { EspalierError, messageOf } from "../base/index.js";
 import { createBpe } from "./bpe.js";
+import { byteOfToken } from "./byte-alphabet.js";
+import { gpt2Regex } from "./pre-tokenizers.js";
 import { createSectionSplitter } from "./special-tokens.js";
 import { type ParsedTokenizerJson, parseTokenizerJson, resolveSpecialTokens } from "./tokenizer-json.js";
 import type { Tokenizer } from "./types.js";
@@ -60,7 +62,8 @@ export function createHuggingFaceTokenizer(files: HuggingFaceFiles, where = "tok
     decode: (ids, { skipSpecial = true } = {}) =>
       guarded(where, () => {
         const kept = Array.from(ids).filter((id) => !(skipSpecial && control.has(id)));
-        const spelt = kept.map((id) => tokens[id] ?? "\ufffd");
+        const named = kept.map((id) => tokens[id] ?? "\ufffd");
+        const spelt = parsed.json.model.byte_fallback ? fuseByteTokens(named) : named;
         return library.decoder ? library.decoder(spelt) : spelt.join("");
       }),
     idToToken: (id) => tokens[id],
@@ -82,7 +85,7 @@ function createLibrary({ json, isBpe, added }: ParsedTokenizerJson): LibraryPart
   const model = isBpe ? { type: "BPE", vocab: {}, merges: [] } : json.model;
   const steps = {
     normalizer: json.normalizer ?? null,
-    pre_tokenizer: withPrependScheme(json.pre_tokenizer) ?? null,
+    pre_tokenizer: preciseStep(json.pre_tokenizer) ?? null,
     post_processor: null,
     decoder: json.decoder ?? null,
   };
@@ -104,8 +107,28 @@ function tellAddedTokens(decoder: unknown, added: readonly { content: string }[]
   for (const inner of step.decoders ?? []) tellAddedTokens(inner, added);
 }
 
-/** Older files say `add_prefix_space: false` where the library reads `prepend_scheme` alone. */
-function withPrependScheme(step: unknown): unknown {
+/**
+ * The step as the library reads it right: its own byte-level rule takes U+FEFF for white space and U+0085 for none, its
+ * digits are ASCII only, and older files say `add_prefix_space: false` where it looks for `prepend_scheme`.
+ */
+function preciseStep(step: unknown): unknown {
+  const { type, pretokenizers, use_regex, individual_digits } = (step ?? {}) as Record<string, unknown>;
+  const split = (regex: string): unknown => ({
+    type: "Split",
+    pattern: { Regex: regex },
+    behavior: "Isolated",
+    invert: false,
+  });
+  if (type === "Sequence" && Array.isArray(pretokenizers)) {
+    return { type, pretokenizers: pretokenizers.map(preciseStep) };
+  }
+  if (type === "Digits") return split(individual_digits ? "\\p{N}" : "\\p{N}+");
+  if (type === "ByteLevel" && use_regex !== false) {
+    // The prefix space goes before the text is cut.
+    const prefix = { ...(step as object), use_regex: false };
+    const isPrefixed = (step as { add_prefix_space?: unknown }).add_prefix_space === true;
+    return isPrefixed ? step : { type: "Sequence", pretokenizers: [split(gpt2Regex), prefix] };
+  }
   if (!isMetaspace(step)) return step;
   return step.add_prefix_space === false && step.prepend_scheme === undefined
     ? { ...step, prepend_scheme: "never" }
@@ -124,7 +147,8 @@ function isMetaspace(step: unknown): step is Metaspace {
 
 /** A `Metaspace` step cuts before every `▁` unless told not to; the library never does. */
 function metaspaceSplits(step: unknown): boolean {
-  return isMetaspace(step) && step.split !== false;
+  const inner = (step as { pretokenizers?: unknown } | null | undefined)?.pretokenizers;
+  return Array.isArray(inner) ? inner.some(metaspaceSplits) : isMetaspace(step) && step.split !== false;
 }
 
 type EncodePiece = (piece: string, out: number[]) => void;
@@ -166,6 +190,26 @@ function tokenList(ids: ReadonlyMap<string, number>): (string | undefined)[] {
   const tokens = new Array<string | undefined>(size).fill(undefined);
   for (const [token, id] of ids) tokens[id] = token;
   return tokens;
+}
+
+/** Runs of byte tokens as text. The library's own step drops U+FEFF. */
+function fuseByteTokens(tokens: readonly string[]): string[] {
+  const out: string[] = [];
+  let run: number[] = [];
+  const flush = (): void => {
+    if (run.length > 0) out.push(new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(run)));
+    run = [];
+  };
+  for (const token of tokens) {
+    const byte = byteOfToken(token);
+    if (byte !== undefined) run.push(byte);
+    else {
+      flush();
+      out.push(token);
+    }
+  }
+  flush();
+  return out;
 }
 
 /** What the library throws names no file and no field. */

@@ -6,7 +6,8 @@
 import { EspalierError } from "../base/index.js";
 
 const contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-const gpt2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+/** What a `ByteLevel` step cuts by when `use_regex` is set. */
+export const gpt2Regex = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 const llama3 = `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
 const qwen2 = `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
 const upper = "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}";
@@ -47,7 +48,7 @@ const rules: readonly PreTokenizerRule[] = [
   },
   {
     names: ["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
-    regexes: ["\\p{N}", gpt2],
+    regexes: ["\\p{N}", gpt2Regex],
     ignoreMerges: false,
     addBos: false,
   },
@@ -73,7 +74,7 @@ const rules: readonly PreTokenizerRule[] = [
       "jina-v2-de",
       "jina-v2-code",
     ],
-    regexes: [gpt2],
+    regexes: [gpt2Regex],
     ignoreMerges: false,
     addBos: false,
   },
@@ -97,7 +98,7 @@ const rules: readonly PreTokenizerRule[] = [
   },
   {
     names: ["default"],
-    regexes: ["[\\p{P}\\$\\+<=>\\^~\\|]+", gpt2, "\\p{N}+", "[0-9][0-9][0-9]"],
+    regexes: ["[\\p{P}\\$\\+<=>\\^~\\|]+", gpt2Regex, "\\p{N}+", "[0-9][0-9][0-9]"],
     ignoreMerges: false,
     addBos: false,
   },
@@ -146,7 +147,7 @@ function regexesOf(preTokenizer: unknown): string[] | undefined {
     }
     case "ByteLevel":
       if (step.add_prefix_space === true) return undefined;
-      return step.use_regex === false ? [] : [gpt2];
+      return step.use_regex === false ? [] : [gpt2Regex];
     case "Digits":
       return step.individual_digits === true ? ["\\p{N}"] : ["\\p{N}+"];
     case "Split":

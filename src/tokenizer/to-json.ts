@@ -126,7 +126,7 @@ function vocab(tokens: readonly string[]): Record<string, number> {
   return table;
 }
 
-function byteLevelSteps({ pre, tokens, merges }: Vocabulary, where: string): unknown {
+function byteLevelSteps({ pre, tokens, merges }: Vocabulary, where: string): object {
   const rule = findPreTokenizer(pre, where);
   return {
     pre_tokenizer: preTokenizerJson(rule),
@@ -135,7 +135,7 @@ function byteLevelSteps({ pre, tokens, merges }: Vocabulary, where: string): unk
   };
 }
 
-function scoredSteps(vocabulary: Vocabulary): unknown {
+function scoredSteps(vocabulary: Vocabulary): object {
   const { tokens, unknownTokenId, addSpacePrefix } = vocabulary;
   const space = { type: "Replace", pattern: { String: " " }, content: "\u2581" };
   const prefix = addSpacePrefix ? [{ type: "Prepend", prepend: "\u2581" }] : [];
@@ -162,7 +162,12 @@ function scoredSteps(vocabulary: Vocabulary): unknown {
   };
 }
 
-/** Every way to put a token together from two others, the highest score first (as Hugging Face's converter orders them). */
+/**
+ * Every way to put a token together from two others, the highest score first (as Hugging Face's converter orders them).
+ *
+ * Departure from scored merging: among tokens of equal score the lower id goes first, not the leftmost pair. Llama 2's
+ * runs of spaces have equal scores and are cut the same way all the same, as every length up to 16 is a token.
+ */
 export function scoredMerges({ tokens, scores }: Vocabulary): [string, string][] {
   const ids = new Map(tokens.map((token, id) => [token, id]));
   const merges: { id: number; left: string; right: string }[] = [];
