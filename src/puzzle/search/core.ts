@@ -4,11 +4,12 @@
  * With the prices p >= 0 of the relaxation, every feasible selection x has
  *   objective(x) = bound + sum of reduced costs r(x) + sum over constraints of p_k * slack_k(x),
  * all terms >= 0 but the bound. So the selections within g of the bound are those whose reduced costs and priced slack
- * sum to at most g. They are counted out: all selections of one half of the layers with r <= g, all of the other half,
- * and a join of the two on the slack (a point in a small box, found through a grid). If one is found, the best of them
- * is optimal; if none, g grows. This closes in seconds the gaps of 0.02 % on which branch and bound spends hours,
- * because there a huge number of near-optimal selections share the same branches. The idea of counting out a core is
- * Balas and Zemel's (1980), the halves Horowitz and Sahni's (1974).
+ * sum to at most g. They are counted out from two halves of the layers: the partial selections of one half with
+ * r <= g / 2 are stored in a grid, those of the other with r <= g are walked through, and each looks up the partners
+ * that leave almost no slack (a small box of the grid); then the halves change places. If something is found, the best
+ * of it is optimal; if not, g grows. This closes in seconds the gaps of 0.02 % on which branch and bound spends hours,
+ * because there a huge number of near-optimal selections share the same branches. Counting out a core is Balas and
+ * Zemel's idea (1980), the halves are Horowitz and Sahni's (1974).
  */
 export interface CoreProblem {
   /** Choices of each layer, as indices into the arrays below. */
@@ -22,7 +23,7 @@ export interface CoreProblem {
 export interface CoreOptions {
   /** Objective of a known selection; Infinity if there is none. */
   incumbent: number;
-  /** Give up above this many partial selections of a half. */
+  /** Give up above this many stored partial selections. Defaults to 4 million (about 200 MB). */
   maxEntries?: number;
   /** Give up after this many seconds. */
   limitSeconds?: number;
@@ -37,14 +38,21 @@ export function searchCore(problem: CoreProblem, options: CoreOptions): CoreResu
   const deadline = performance.now() + 1000 * limitSeconds;
   const reduced = reduce(problem);
   const room = incumbent - reduced.bound;
-  for (let gap = firstGap(reduced, room); ; gap = Math.min(room, gap * 1.5)) {
-    const left = enumerate(reduced, 0, gap, maxEntries);
-    const right = left && enumerate(reduced, 1, gap, maxEntries);
-    const pair = left && right && join(reduced, left, right, gap, deadline);
-    if (!pair) return { found: "unknown" };
-    if (pair !== "none") return { found: "selection", selection: rebuild(reduced, [left, right], pair) };
+  for (let gap = firstGap(reduced, room); ; gap = Math.min(room, gap * 1.3)) {
+    const best: Best = { total: gap, selection: undefined };
+    for (const stored of [0, 1] as const) {
+      const entries = enumerate(reduced, stored, gap / 2, maxEntries);
+      if (!entries || !pairUp(reduced, entries, stored, best, deadline)) return { found: "unknown" };
+    }
+    if (best.selection) return { found: "selection", selection: best.selection };
     if (gap >= room) return { found: "incumbent" };
   }
+}
+
+interface Best {
+  /** Least sum of reduced costs and priced slack so far; nothing at or above it is of interest. */
+  total: number;
+  selection: number[] | undefined;
 }
 
 /** The problem relative to the selection of least reduced cost in every layer. */
@@ -176,53 +184,78 @@ function grow(entries: Entries): void {
   entries.last = double(entries.last, new Int32Array(size));
 }
 
-/** The pair of entries of least total within `gap`; "none" if there is none; undefined when time runs out. */
-function join(
-  reduced: Reduced,
-  left: Entries,
-  right: Entries,
-  gap: number,
-  deadline: number,
-): [number, number] | "none" | undefined {
-  const { slack, tolerance, prices } = reduced;
-  const [first, second] = sharpest(right, prices, gap);
-  const grid = createGrid(right, first, second, gap, prices);
-  let best = gap;
-  let pair: [number, number] | "none" = "none";
-  let visited = 0;
-  for (let a = 0; a < left.count; a++) {
-    const room = best - left.cost[a]!;
-    if (room < 0) continue;
-    if (visited > 5_000_000 || a % 65_536 === 0) {
-      visited = 0;
-      if (performance.now() > deadline) return undefined;
+/**
+ * Walks through the partial selections of the half that is not stored and looks up what completes them; false when time
+ * runs out.
+ */
+function pairUp(reduced: Reduced, entries: Entries, stored: 0 | 1, best: Best, deadline: number): boolean {
+  const layers = reduced.halves[1 - stored]!;
+  const count = reduced.slack.length;
+  const lookUp = createLookUp(reduced, entries, best);
+  // Remaining slack at each depth of the walk, and the deviations that led there.
+  const slack = new Float64Array((layers.length + 1) * count);
+  slack.set(reduced.slack);
+  const path: Deviation[] = [];
+  let ticks = 0;
+  let inTime = true;
+
+  const walk = (from: number, cost: number): void => {
+    const base = path.length * count;
+    if (ticks++ % 4096 === 0) inTime = performance.now() < deadline;
+    lookUp(slack.subarray(base, base + count), cost, path);
+    for (let at = from; at < layers.length && inTime; at++) {
+      const list = layers[at]!;
+      // Layers stand in the order of their cheapest deviation: no later one fits either.
+      if (cost + list[0]!.cost >= best.total) break;
+      for (let i = 0; i < list.length && cost + list[i]!.cost < best.total; i++) {
+        const deviation = list[i]!;
+        for (let k = 0; k < count; k++) slack[base + count + k] = slack[base + k]! - deviation.change[k]!;
+        path.push(deviation);
+        walk(at + 1, cost + deviation.cost);
+        path.pop();
+      }
     }
-    const highFirst = slack[first]! - left.change[first]![a]! + tolerance[first]!;
-    const highSecond = slack[second]! - left.change[second]![a]! + tolerance[second]!;
+  };
+  walk(0, 0);
+  return inTime;
+}
+
+/** Finds the stored partner that completes a partial selection best, given the slack that it leaves. */
+function createLookUp(
+  reduced: Reduced,
+  entries: Entries,
+  best: Best,
+): (slack: Float64Array, cost: number, path: readonly Deviation[]) => void {
+  const { tolerance, prices } = reduced;
+  const [first, second] = sharpest(entries, prices, best.total);
+  const grid = createGrid(entries, first, second, best.total, prices);
+  const count = prices.length;
+  return (slack, cost, path) => {
+    const room = best.total - cost;
+    const highFirst = slack[first]! + tolerance[first]!;
+    const highSecond = slack[second]! + tolerance[second]!;
     const rowEnd = grid.row(highFirst);
-    const columnEnd = grid.column(highSecond);
     const columnStart = grid.column(highSecond - room / prices[second]!);
+    const columnEnd = grid.column(highSecond);
     for (let row = grid.row(highFirst - room / prices[first]!); row <= rowEnd; row++) {
-      const start = grid.starts[row * grid.columns + columnStart]!;
-      const end = grid.starts[row * grid.columns + columnEnd + 1]!;
-      visited += end - start;
-      for (let i = start; i < end; i++) {
-        const b = grid.order[i]!;
-        let total = left.cost[a]! + right.cost[b]!;
-        if (total >= best) continue;
-        for (let k = 0; k < slack.length; k++) {
-          const rest = slack[k]! - left.change[k]![a]! - right.change[k]![b]!;
-          if (rest < -tolerance[k]!) total = Number.POSITIVE_INFINITY;
-          else total += prices[k]! * rest;
-        }
-        if (total < best) {
-          best = total;
-          pair = [a, b];
+      for (let cell = row * grid.columns + columnStart; cell <= row * grid.columns + columnEnd; cell++) {
+        const end = grid.starts[cell + 1]!;
+        for (let i = grid.starts[cell]!; i < end; i++) {
+          const entry = grid.order[i]!;
+          let total = cost + entries.cost[entry]!;
+          // Within a cell the cheapest come first.
+          if (total >= best.total) break;
+          for (let k = 0; k < count; k++) {
+            const rest = slack[k]! - entries.change[k]![entry]!;
+            total += rest < -tolerance[k]! ? Number.POSITIVE_INFINITY : prices[k]! * rest;
+          }
+          if (total >= best.total) continue;
+          best.total = total;
+          best.selection = rebuild(reduced, entries, entry, path);
         }
       }
     }
-  }
-  return pair;
+  };
 }
 
 /** The two constraints whose slack is confined most, compared with how far the entries spread (the same one twice if only one has a price). */
@@ -246,7 +279,6 @@ function spread(values: Float64Array, count: number): [low: number, width: numbe
 }
 
 interface Grid {
-  rows: number;
   columns: number;
   row(value: number): number;
   column(value: number): number;
@@ -267,8 +299,10 @@ function createGrid(entries: Entries, first: number, second: number, gap: number
   for (let c = 0; c < row.cells * column.cells; c++) starts[c + 1]! += starts[c]!;
   const next = starts.slice();
   const order = new Int32Array(entries.count);
-  for (let entry = 0; entry < entries.count; entry++) order[next[cell(entry)]!++] = entry;
-  return { rows: row.cells, columns: column.cells, row: row.of, column: column.of, starts, order };
+  const cheapestFirst = Uint32Array.from({ length: entries.count }, (_, i) => i);
+  cheapestFirst.sort((a, b) => entries.cost[a]! - entries.cost[b]!);
+  for (const entry of cheapestFirst) order[next[cell(entry)]!++] = entry;
+  return { columns: column.cells, row: row.of, column: column.of, starts, order };
 }
 
 /** Cells of about `width` over the range of one column, values outside going to the ends. */
@@ -279,13 +313,12 @@ function createScale(entries: Entries, k: number, width: number): { cells: numbe
   return { cells, of: (value) => Math.max(0, Math.min(cells - 1, Math.floor((value - low) * perUnit))) };
 }
 
-function rebuild(reduced: Reduced, halves: [Entries, Entries], pair: [number, number]): number[] {
+function rebuild(reduced: Reduced, entries: Entries, entry: number, path: readonly Deviation[]): number[] {
   const selection = [...reduced.base];
-  for (const [side, entries] of halves.entries()) {
-    for (let entry = pair[side]!; entry > 0; entry = entries.parent[entry]!) {
-      const { layer, choice } = entries.deviations[entries.last[entry]!]!;
-      selection[layer] = choice;
-    }
+  for (const { layer, choice } of path) selection[layer] = choice;
+  for (let at = entry; at > 0; at = entries.parent[at]!) {
+    const { layer, choice } = entries.deviations[entries.last[at]!]!;
+    selection[layer] = choice;
   }
   return selection;
 }

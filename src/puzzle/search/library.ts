@@ -106,6 +106,8 @@ export function buildProblem(library: Library, options: SearchOptions): SearchPr
     objective: variant.metrics[objective]!,
     values: { ...variant.metrics, ...variant.stats },
   }));
+  // An order of its own, so that ties do not depend on the order of keys in a file.
+  choices.sort((a, b) => a.layers[0]! - b.layers[0]! || a.objective - b.objective || (a.name < b.name ? -1 : 1));
   const constraints = [
     ...Object.entries(max).map(([name, budget]) => constraint("max", name, budget, fixed[name] ?? 0, choices)),
     ...Object.entries(min).map(([name, budget]) => constraint("min", name, budget, fixed[name] ?? 0, choices)),

@@ -24,7 +24,7 @@ export interface OptimumOptions {
 }
 
 /** Seconds that branch and bound gets before the core is counted out; nearly all libraries need less. */
-const firstTrySeconds = 2;
+const firstTrySeconds = 1;
 /** Sums of equal values in another order differ by about this much; a smaller gap is rounding. */
 const rounding = 1e-9;
 
@@ -147,7 +147,7 @@ function solveWhole(
   );
   if (first.status !== "limit") return first.optimum;
   if (single) {
-    const counted = countOut(selection, relaxation, first.optimum, secondsLeft());
+    const counted = countOut(selection, relaxation, first.optimum, secondsLeft() / 2);
     if (counted) return counted;
     const again = branch(solver, selection, relaxation, gap, secondsLeft());
     if (again.status !== "limit") return again.optimum;
