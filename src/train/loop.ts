@@ -29,6 +29,8 @@ export interface TrainOptions {
   /** Longest gradient, as Euclidean norm over all parameters; longer ones are shortened to it. Defaults to 1. */
   clip?: number;
   onEvent?: OnEvent;
+  /** Awaited after each step, for measuring on the way; it must not change the parameters. */
+  afterStep?: (step: number) => Promise<void>;
   /** Stops between two batches; with a checkpoint, the steps done are kept. */
   signal?: AbortSignal;
   /** File that holds the state; a run that finds it goes on from there. The caller removes it when it is done. */
@@ -78,6 +80,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     const { seconds, ...rest } = report;
     const rate = report.tokens / seconds;
     onEvent({ event: "train", stage: options.stage, step: state.step, steps, ...rest, tokensPerSecond: rate });
+    await options.afterStep?.(state.step);
     if (state.step % (checkpoint?.every ?? 50) === 0 && state.step < steps) await save();
   }
   return { losses: state.losses, seconds: (performance.now() - start) / 1000, tokens };
