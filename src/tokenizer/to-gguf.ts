@@ -99,43 +99,43 @@ export function isByteLevel({ json }: ParsedTokenizerJson): boolean {
 type Body = Pick<GgufVocabulary, "metadata" | "notices">;
 
 function byteLevelKeys(parsed: ParsedTokenizerJson, where: string): Body {
-  const ignoreMerges = parsed.json.model.ignore_merges ?? false;
-  const rule = matchPreTokenizer(parsed.json.pre_tokenizer, ignoreMerges);
-  if (!parsed.isBpe || !rule || parsed.json.normalizer) {
-    const step = parsed.json.normalizer ? "normalizer" : "pre_tokenizer";
-    throw new EspalierError({
-      where: `${where}: ${parsed.isBpe ? step : "model"}`,
-      expected: "a rule that GGUF has a name for",
-      found: parsed.isBpe ? JSON.stringify(parsed.json[step]).slice(0, 200) : String(parsed.json.model.type),
-      fix: "export this model in the Hugging Face layout (`--format hf`)",
-    });
+  const { model, normalizer, pre_tokenizer: preTokenizer } = parsed.json;
+  const ignoreMerges = model.ignore_merges ?? false;
+  const rule = matchPreTokenizer(preTokenizer, ignoreMerges);
+  if (!parsed.isBpe) throw notInGguf(`${where}: model`, model.type);
+  if (!rule) throw notInGguf(`${where}: pre_tokenizer`, preTokenizer);
+  if (normalizer && normalizer.type !== "NFC") throw notInGguf(`${where}: normalizer`, normalizer);
+  const notices = [];
+  if (normalizer) notices.push("llama.cpp does not bring text to Unicode form NFC first, as the original does.");
+  if (rule.ignoreMerges !== ignoreMerges) {
+    notices.push(
+      `llama.cpp's rule ${rule.names[0]} ${rule.ignoreMerges ? "takes" : "does not take"} whole words as tokens before merging; the original differs, so rare words may be cut otherwise.`,
+    );
   }
-  const differs = rule.ignoreMerges !== ignoreMerges;
   return {
     metadata: {
       "tokenizer.ggml.model": "gpt2",
       "tokenizer.ggml.pre": rule.names[0],
       "tokenizer.ggml.merges": parsed.merges.map(([left, right]) => `${left} ${right}`),
     },
-    notices: differs
-      ? [
-          `llama.cpp's rule ${rule.names[0]} ${rule.ignoreMerges ? "takes" : "does not take"} whole words as tokens before merging; the original differs, so rare words may be cut otherwise.`,
-        ]
-      : [],
+    notices,
   };
+}
+
+function notInGguf(where: string, found: unknown): EspalierError {
+  return new EspalierError({
+    where,
+    expected:
+      "a vocabulary of a kind that GGUF holds: byte-level merges cut by a rule it has a name for, or merges with `▁` for the space",
+    found: (JSON.stringify(found) ?? "none").slice(0, 200),
+    fix: "export this model in the Hugging Face layout (`--format hf`)",
+  });
 }
 
 function scoredKeys(parsed: ParsedTokenizerJson, table: TokenTable, where: string): Body {
   const { normalizer, pre_tokenizer: preTokenizer } = parsed.json;
   const steps = JSON.stringify([normalizer, preTokenizer]);
-  if (!parsed.isBpe || !steps.includes("\u2581")) {
-    throw new EspalierError({
-      where: `${where}: model`,
-      expected: "byte-level merges or merges with `▁` for the space, the kinds that GGUF holds",
-      found: String(parsed.json.model.type ?? "another kind"),
-      fix: "export this model in the Hugging Face layout (`--format hf`)",
-    });
-  }
+  if (!parsed.isBpe || !steps.includes("\u2581")) throw notInGguf(`${where}: model`, parsed.json.model.type);
   return {
     metadata: {
       "tokenizer.ggml.model": "llama",

@@ -159,6 +159,8 @@ export function resolveSpecialTokens(
   config: Record<string, unknown> = {},
   specialTokens: Record<string, unknown> = {},
 ): SpecialTokens {
+  checkSchema(z.looseObject({}), config, "tokenizer_config.json");
+  checkSchema(z.looseObject({}), specialTokens, "special_tokens_map.json");
   const named = (key: string): number | undefined => {
     const text = tokenText(config[key]) ?? tokenText(specialTokens[key]);
     return text === undefined ? undefined : ids.get(text);
