@@ -35,11 +35,19 @@ export function digestGraph(graph: Graph): string {
   return createHash("sha256").update(printGraph(graph)).digest("hex");
 }
 
-/** Equal for tensors of equal type and contents. */
-export function constantKey({ dtype, shape, data }: HostTensor): string {
+/** Equal for tensors of equal type and contents. A graph's constants are not changed once they are in it. */
+export function constantKey(tensor: HostTensor): string {
+  const known = keys.get(tensor);
+  if (known) return known;
+  const { dtype, shape, data } = tensor;
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return `${formatType(dtype, shape)} ${createHash("sha256").update(bytes).digest("hex")}`;
+  const key = `${formatType(dtype, shape)} ${createHash("sha256").update(bytes).digest("hex")}`;
+  keys.set(tensor, key);
+  return key;
 }
+
+/** Passes ask for the same large constants again and again. */
+const keys = new WeakMap<HostTensor, string>();
 
 const printedElements = 8;
 

@@ -1,8 +1,8 @@
-import { createHash } from "node:crypto";
 import { type HostTensor, i64Tensor, type Shape } from "../../tensor/index.js";
 import { onnxTypeOf } from "../ops/elementwise.js";
 import { ops } from "../ops/index.js";
 import type { OpKind } from "../ops/params.js";
+import { constantKey } from "../print.js";
 import type { Graph, GraphDType, NodeOf, Value } from "../types.js";
 import type { Attribute, Emitter, OnnxNode } from "./emitter.js";
 import { createProtoWriter, type ProtoWriter } from "./proto.js";
@@ -90,7 +90,7 @@ function createEmitter(nodes: OnnxNode[], initializers: Map<string, HostTensor>,
     i64: (values, shape) => emitter.initializer(i64Tensor(shape, values)),
     scalar: (value, dtype) => emitter.initializer(scalarOf(value, dtype)),
     initializer(tensor) {
-      const key = contentKey(tensor);
+      const key = constantKey(tensor);
       const known = byContent.get(key);
       if (known) return known;
       const name = `#${byContent.size}`;
@@ -107,10 +107,6 @@ function scalarOf(value: number, dtype: GraphDType): HostTensor {
   if (dtype === "i64") return i64Tensor([], [value]);
   const data = dtype === "f32" ? Float32Array.of(value) : dtype === "i32" ? Int32Array.of(value) : Uint8Array.of(value);
   return { dtype, shape: [], data };
-}
-
-function contentKey({ dtype, shape, data }: HostTensor): string {
-  return `${dtype}[${shape.join()}]${createHash("sha256").update(bytesOfData(data)).digest("hex")}`;
 }
 
 function bytesOfData(data: HostTensor["data"]): Uint8Array {

@@ -72,6 +72,5 @@ function fuseProduct(c: Value, [a, b]: readonly Value[], params: MatmulParams, g
 }
 
 function isZeros(value: Value, g: GraphBuilder): boolean {
-  const node = g.nodes.find((candidate) => candidate.outputs.includes(value));
-  return node?.kind === "fill" && node.params.value === 0;
+  return g.nodes.some((node) => node.kind === "fill" && node.params.value === 0 && node.outputs[0] === value);
 }
