@@ -1,0 +1,39 @@
+import { EspalierError } from "../base/index.js";
+import type { Engine } from "../engine/index.js";
+import type { Model } from "../models/index.js";
+import type { Runtime } from "../runtime/index.js";
+import type { Tokenizer } from "../tokenizer/index.js";
+import type { CommandIo } from "./output.js";
+
+export interface LoadedModel {
+  model: Model;
+  engine: Engine;
+  tokenizer: Tokenizer;
+}
+
+/** A model ready to run; what its reader has to say goes out as warnings. */
+export async function loadModel(io: CommandIo, runtime: Runtime, path: string): Promise<LoadedModel> {
+  const [{ openModel }, { createEngine }, { loadTokenizer }] = await Promise.all([
+    import("../models/index.js"),
+    import("../engine/index.js"),
+    import("../tokenizer/index.js"),
+  ]);
+  const model = await openModel(path);
+  for (const message of model.notices) io.onEvent({ event: "notice", level: "warning", message });
+  const source = model.sidecars.tokenizer;
+  if (!source) {
+    throw new EspalierError({
+      where: path,
+      expected: "a tokenizer (tokenizer.json, or a vocabulary in the GGUF header)",
+      found: "none",
+      fix: "put the tokenizer.json of the model beside its weights",
+    });
+  }
+  return { model, engine: createEngine(runtime, model), tokenizer: loadTokenizer(source, path) };
+}
+
+/** The device and threads that the command line asks for. */
+export async function openRuntime({ device, threads }: CommandIo): Promise<Runtime> {
+  const { createRuntime } = await import("../runtime/index.js");
+  return createRuntime({ device, ...(threads !== undefined && { threads }) });
+}
