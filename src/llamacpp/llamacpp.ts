@@ -6,7 +6,7 @@ import type { ContextOptions, Generated, LlamaCppVersion, LogitsPart, Positions 
 export interface LlamaCppOptions {
   /** Compute layer. Defaults to false: the CPU. */
   gpu?: false | "cuda" | "vulkan" | "metal";
-  /** Threads of one evaluation. Defaults to one for each physical core. */
+  /** Threads of one evaluation. Defaults to one for each physical core, and a single one for files below 32 MiB. */
   threads?: number;
 }
 
@@ -37,6 +37,8 @@ export interface Speed {
   decode: Interval;
   /** The rates behind the intervals, round by round; models measured together have the same rounds. */
   samples: { prefill: number[]; decode: number[] };
+  /** Threads that were used. */
+  threads: number;
 }
 
 export interface GenerateOptions {
@@ -93,10 +95,11 @@ export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {
     const params = { ggufs: [...ggufs], promptTokens, generateTokens, repeats, sampleSeconds, seed };
     const onPart = ({ done, total }: { done: number; total: number }) => options.onProgress?.(done, total);
     const samples = await client.call("measure", params, ggufs.join(", "), callOptions(options.signal, onPart));
-    return samples.map((rates) => ({
-      prefill: meanInterval(rates.prefill),
-      decode: meanInterval(rates.decode),
-      samples: rates,
+    return samples.map(({ threads: used, prefill, decode }) => ({
+      prefill: meanInterval(prefill),
+      decode: meanInterval(decode),
+      samples: { prefill, decode },
+      threads: used,
     }));
   };
 

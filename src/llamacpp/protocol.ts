@@ -6,7 +6,7 @@ export type Positions = "all" | { last: number } | readonly number[];
 export interface ContextOptions {
   /** Compute layer of llama.cpp. Defaults to false: the CPU. */
   gpu: false | "cuda" | "vulkan" | "metal";
-  /** Threads of one evaluation; 0 means one for each physical core. */
+  /** Threads of one evaluation; 0 means one for each physical core, and a single one for files below 32 MiB. */
   threads: number;
 }
 
@@ -31,6 +31,8 @@ export interface MeasureParams {
 
 /** Tokens per second of each repeat. */
 export interface MeasureSamples {
+  /** Threads that were used. */
+  threads: number;
   prefill: number[];
   decode: number[];
 }

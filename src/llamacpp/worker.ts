@@ -1,11 +1,9 @@
 /**
- * @module The child process: the one file that imports node-llama-cpp (the package is pinned exactly).
- *
- * Batches are driven through the package's own native context (`_ctx`) instead of `controlledEvaluate`: one call per
- * batch, so that what is timed is llama.cpp and not a queue, and logits come as a flat list, without a Map for each
- * position. `checkInternals` says so when an update of the package has moved them.
+ * @module The child process: the one file that imports node-llama-cpp (the package is pinned exactly). It serves one
+ * request after the other and ends with its parent.
  */
 
+import { stat } from "node:fs/promises";
 import {
   getLlama,
   getModuleVersion,
@@ -17,6 +15,7 @@ import {
   type Token,
 } from "node-llama-cpp";
 import { createRng, messageOf } from "../base/index.js";
+import { copyLogits, decode, type NativeContext, resolveInternals } from "./native-context.js";
 import type {
   ContextOptions,
   GenerateParams,
@@ -37,22 +36,6 @@ type Handlers = {
 };
 
 const handlers: Handlers = { version, tokenize, logits, measure, generate };
-
-/** What `_ctx` of a context offers; see AddonContext in node-llama-cpp's `AddonTypes.d.ts`. */
-interface NativeContext {
-  initBatch(size: number): void;
-  /** Returns where in the batch the asked logits are. */
-  addToBatch(sequence: number, firstPosition: number, tokens: Uint32Array, logitIndexes: Uint32Array): Uint32Array;
-  decodeBatch(): Promise<void>;
-  disposeSequence(sequence: number): void;
-  sampleToken(
-    batchIndex: number,
-    sampler: unknown,
-    probabilities: boolean,
-    confidence: boolean,
-    logits: boolean,
-  ): Promise<[token: number, probabilities: undefined, confidence: undefined, logits: number[] | undefined]>;
-}
 
 let loaded: { llama: Llama; gpu: ContextOptions["gpu"] } | undefined;
 
@@ -78,10 +61,18 @@ async function withModel<T>(
   const llama = await llamaFor(options);
   const model = await llama.loadModel({ modelPath: gguf, ...(options.gpu === false ? { gpuLayers: 0 } : {}) });
   try {
-    return await work(model, llama, options.threads || llama.cpuMathCores);
+    return await work(model, llama, await threadsFor(gguf, options, llama));
   } finally {
     await model.dispose();
   }
+}
+
+/** Below this file size a thread's share of each operator takes less than waiting for the other threads. */
+const oneThreadBytes = 32 * 2 ** 20;
+
+async function threadsFor(gguf: string, { threads }: ContextOptions, llama: Llama): Promise<number> {
+  if (threads > 0) return threads;
+  return (await stat(gguf)).size < oneThreadBytes ? 1 : llama.cpuMathCores;
 }
 
 async function version(
@@ -145,29 +136,6 @@ function logits(
   });
 }
 
-/** Evaluates ids[start, end) after what the cache holds; returns where in the batch the logits of `wanted` are. */
-async function decode(
-  ctx: NativeContext,
-  ids: readonly number[],
-  start: number,
-  end: number,
-  wanted: readonly number[],
-): Promise<number[]> {
-  ctx.initBatch(end - start);
-  const relative = Uint32Array.from(wanted, (position) => position - start);
-  const rows = ctx.addToBatch(0, start, Uint32Array.from(ids.slice(start, end)), relative);
-  await ctx.decodeBatch();
-  return [...rows];
-}
-
-/** llama.cpp hands out `token, logit, token, logit, ...` ordered by logit. */
-function copyLogits(pairs: number[] | undefined, into: Float32Array): void {
-  if (pairs?.length !== 2 * into.length) {
-    throw new Error(`expected ${into.length} logits, found ${(pairs?.length ?? 0) / 2}`);
-  }
-  for (let i = 0; i < pairs.length; i += 2) into[pairs[i]!] = pairs[i + 1]!;
-}
-
 function resolvePositions(positions: Methods["logits"]["params"]["positions"], length: number): number[] {
   const all = Array.from({ length }, (_, i) => i);
   if (positions === "all") return all;
@@ -209,7 +177,7 @@ async function createContext(
       ? { flashAttention: false, experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32" }
       : { flashAttention: "auto" }),
   });
-  const { ctx, sampler } = checkInternals(context, model);
+  const { ctx, sampler } = resolveInternals(context, model);
   return {
     ctx,
     sampler,
@@ -220,27 +188,8 @@ async function createContext(
   };
 }
 
-interface NativeSampler {
-  applyConfig(config: { temperature: number }): void;
-  dispose(): void;
-}
-
-function checkInternals(context: unknown, model: unknown): { ctx: NativeContext; sampler: NativeSampler } {
-  const { _ctx } = context as { _ctx?: NativeContext };
-  const { _llama, _model } = model as {
-    _llama?: { _bindings?: { AddonSampler?: new (model: unknown) => NativeSampler } };
-    _model?: unknown;
-  };
-  const Sampler = _llama?._bindings?.AddonSampler;
-  if (!_ctx?.initBatch || !_ctx.decodeBatch || !_ctx.sampleToken || !Sampler) {
-    throw new Error("internal: this version of node-llama-cpp has moved its native context");
-  }
-  const sampler = new Sampler(_model);
-  sampler.applyConfig({ temperature: 0 });
-  return { ctx: _ctx, sampler };
-}
-
 interface Bench {
+  threads: number;
   prefill(): Promise<void>;
   decode(): Promise<void>;
   dispose(): Promise<void>;
@@ -253,27 +202,27 @@ async function measure(
 ): Promise<MeasureSamples[]> {
   const { ggufs, promptTokens, generateTokens, repeats, sampleSeconds } = params;
   const benches: Bench[] = [];
-  for (const gguf of ggufs) benches.push(await createBench(gguf, params, context));
-  const samples = ggufs.map((): MeasureSamples => ({ prefill: [], decode: [] }));
-  // Round 0 warms caches and clocks and is thrown away.
-  for (let round = 0; round <= repeats; round++) {
-    const order = [...benches.keys()];
-    // Models take turns, in a new order each round, so that a machine that slows down slows all of them.
-    if (round % 2 === 1) order.reverse();
-    for (const at of order) {
-      const { prefill, decode } = benches[at]!;
-      const rates = {
-        prefill: await rate(prefill, promptTokens, sampleSeconds),
-        decode: await rate(decode, generateTokens, sampleSeconds, prefill),
-      };
-      if (round === 0) continue;
-      samples[at]!.prefill.push(rates.prefill);
-      samples[at]!.decode.push(rates.decode);
+  try {
+    for (const gguf of ggufs) benches.push(await createBench(gguf, params, context));
+    const samples = benches.map(({ threads }): MeasureSamples => ({ threads, prefill: [], decode: [] }));
+    // Round 0 warms caches and clocks and is thrown away.
+    for (let round = 0; round <= repeats; round++) {
+      // Models take turns, in a new order each round, so that a machine that slows down slows all of them.
+      const order = round % 2 === 0 ? [...benches.keys()] : [...benches.keys()].reverse();
+      for (const at of order) {
+        const { prefill, decode } = benches[at]!;
+        const prefillRate = await rate(prefill, promptTokens, sampleSeconds);
+        const decodeRate = await rate(decode, generateTokens, sampleSeconds, prefill);
+        if (round === 0) continue;
+        samples[at]!.prefill.push(prefillRate);
+        samples[at]!.decode.push(decodeRate);
+      }
+      send({ done: round, total: repeats });
     }
-    send({ done: round, total: repeats });
+    return samples;
+  } finally {
+    for (const bench of benches) await bench.dispose();
   }
-  for (const bench of benches) await bench.dispose();
-  return samples;
 }
 
 /** Tokens per second of `work`, repeated until it has lasted `seconds`; `prepare` runs before each, outside the clock. */
@@ -302,10 +251,11 @@ async function createBench(gguf: string, params: MeasureParams, options: Context
   const ids = randomIds(promptTokens + generateTokens, vocabSize, seed);
   const llama = await llamaFor(options);
   const model = await llama.loadModel({ modelPath: gguf, ...(options.gpu === false ? { gpuLayers: 0 } : {}) });
-  const threads = options.threads || llama.cpuMathCores;
+  const threads = await threadsFor(gguf, options, llama);
   const batchSize = Math.min(512, promptTokens);
   const { ctx, dispose } = await createContext(model, { contextSize: ids.length, batchSize, threads, exact: false });
   return {
+    threads,
     async prefill() {
       ctx.disposeSequence(0);
       for (let start = 0; start < promptTokens; start += batchSize) {
