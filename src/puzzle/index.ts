@@ -1,3 +1,4 @@
+export { type Baseline, type BaselineKind, type BaselineOptions, chooseBaselines } from "./baselines.js";
 export { type BlockLibrary, type LibraryEntry, openBlockLibrary } from "./block-library.js";
 export { type BuildVariantsOptions, type BuildVariantsRequest, buildVariants } from "./build-variants.js";
 export { type CalibrateRequest, calibrate } from "./calibrate.js";
@@ -13,6 +14,8 @@ export {
   predictedKl,
 } from "./library.js";
 export { type RealiseOptions, type RealiseRequest, realise } from "./realise.js";
+export * from "./report/index.js";
+export { type RunResult, resultJsonSchema, resultSchema } from "./result.js";
 export {
   type LayerScores,
   readScores,
