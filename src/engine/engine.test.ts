@@ -13,7 +13,7 @@ import {
 import { createRuntime, type Runtime } from "../runtime/index.js";
 import { type F32Tensor, f32Tensor, type HostTensor, i64Tensor, maxAbsDifference } from "../tensor/index.js";
 import { chunksOf } from "./head-scores.js";
-import { createEngine, generate, scoreSequences } from "./index.js";
+import { createDecodeSession, createEngine, generate, scoreSequences } from "./index.js";
 import { mixedConfig, randomModel, referenceLogits } from "./testing.js";
 
 let runtime: Runtime;
@@ -53,6 +53,14 @@ describe("a model with a block of every kind", () => {
       again.push(last.indexOf(Math.max(...last)));
     }
     expect(again).toEqual(ids.filter((_, i) => i % 11 === 0));
+  });
+
+  test("sequences longer than a chunk of queries equal the kv cache's answer", async () => {
+    const engine = createEngine(runtime, model);
+    const ids = randomIds(700);
+    const whole = await engine.forward([ids]);
+    const last = await createDecodeSession(engine).append(ids);
+    expect(maxAbsDifference(whole.data.subarray(-16), last.data)).toBeLessThan(1e-4);
   });
 
   test("the same tokens when no weight may stay in memory, each read once a pass", async () => {

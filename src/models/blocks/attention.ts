@@ -74,7 +74,19 @@ function mergeHeads(g: GraphBuilder, x: Value): Value {
   return g.reshape(rows, [batch * length, heads * headDim]);
 }
 
+/** Scores of longer sequences are computed for this many queries at a time. */
+const queryChunk = 512;
+
 /** Every token attends to those before it in its own sequence (and, when packed, in its own segment). */
-function attendWithin(g: GraphBuilder, { q, k, v }: HeadsQkv, { mask }: BlockInputs): Value {
-  return g.attention(q, k, v, mask ? { mask } : { causal: true });
+function attendWithin(g: GraphBuilder, { q, k, v }: HeadsQkv, { mask, length }: BlockInputs): Value {
+  if (mask) return g.attention(q, k, v, { mask });
+  if (length <= queryChunk) return g.attention(q, k, v, { causal: true });
+  // Memory grows with the length and not its square, and keys that no query of a chunk may see are never touched.
+  const chunks: Value[] = [];
+  for (let start = 0; start < length; start += queryChunk) {
+    const end = Math.min(start + queryChunk, length);
+    const [queries, keys, values] = [g.slice(q, 2, start, end), g.slice(k, 2, 0, end), g.slice(v, 2, 0, end)];
+    chunks.push(g.attention(queries, keys, values, { causal: true }));
+  }
+  return g.concat(chunks, 2);
 }
