@@ -139,16 +139,17 @@ const neutral: Record<string, (value: unknown) => boolean> = {
   num_key_value_heads_per_layer: (value) => value === null,
 };
 
+const checked = schema.loose().check((context) => {
+  for (const problem of findProblems(context.value)) {
+    context.issues.push({ code: "custom", input: context.value, ...problem });
+  }
+});
+
 /**
  * Checks a parsed `config.json`. An error lists every problem with its field; keys that are neither understood nor known
  * to be harmless come back as notices.
  */
 export function parseHubConfig(value: unknown, where: string): { config: HubConfig; notices: string[] } {
-  const checked = schema.loose().check((context) => {
-    for (const problem of findProblems(context.value)) {
-      context.issues.push({ code: "custom", input: context.value, ...problem });
-    }
-  });
   const config = checkSchema(checked, value, where);
   const unknown = Object.keys(config).filter((key) => !(key in schema.shape || harmless.has(key) || key in neutral));
   const notices = unknown.map((key) => `${where}: key ${key} is not known here and was left aside`);

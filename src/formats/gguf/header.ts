@@ -45,7 +45,7 @@ export async function readGgufHeader(source: ByteSource): Promise<GgufHeader> {
       return parseHeader(cursor, source);
     } catch (error) {
       if (!(error instanceof NeedsMore)) throw error;
-      if (length < limit) continue;
+      if (length < limit && error.at + error.wanted <= limit) continue;
       throw new EspalierError({
         where: `${source.name} @ 0x${error.at.toString(16)}`,
         expected: `${error.wanted} more bytes of header`,
