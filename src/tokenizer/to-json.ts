@@ -126,12 +126,23 @@ function vocab(tokens: readonly string[]): Record<string, number> {
   return table;
 }
 
+/** `left right`, which every version of the reference reads; pairs only where a space in a token makes that ambiguous. */
+function mergesJson(merges: readonly (readonly [string, string])[]): unknown[] {
+  const hasSpace = merges.some(([left, right]) => left.includes(" ") || right.includes(" "));
+  return hasSpace ? [...merges] : merges.map(([left, right]) => `${left} ${right}`);
+}
+
 function byteLevelSteps({ pre, tokens, merges }: Vocabulary, where: string): object {
   const rule = findPreTokenizer(pre, where);
   return {
     pre_tokenizer: preTokenizerJson(rule),
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
-    model: { ...bpe, ignore_merges: rule.ignoreMerges, vocab: vocab(tokens), merges: merges.map(splitMerge) },
+    model: {
+      ...bpe,
+      ignore_merges: rule.ignoreMerges,
+      vocab: vocab(tokens),
+      merges: mergesJson(merges.map(splitMerge)),
+    },
   };
 }
 
@@ -157,7 +168,7 @@ function scoredSteps(vocabulary: Vocabulary): object {
       fuse_unk: true,
       byte_fallback: true,
       vocab: vocab(tokens),
-      merges: scoredMerges(vocabulary),
+      merges: mergesJson(scoredMerges(vocabulary)),
     },
   };
 }
