@@ -1,5 +1,5 @@
 import type { Interval } from "../../base/index.js";
-import type { BlockConfig } from "../../models/index.js";
+import type { BlockConfig, ModelConfig } from "../../models/index.js";
 
 /** One line of the table: the parent, the child, or a baseline at the same budget and distillation tokens. */
 export interface ReportModel {
@@ -17,6 +17,8 @@ export interface ReportModel {
   /** Tokens a second in llama.cpp. */
   speed?: { prefill: Interval; decode: Interval };
   blocks?: BlockConfig[];
+  /** Total of the cost that the frontier is drawn over. Defaults to `parameters` where that cost is "params". */
+  cost?: number;
 }
 
 /** KL over a stage: "calibrate", "refit", "distil 0.1M tokens"; seconds of compute up to here. */
@@ -57,6 +59,8 @@ export interface ReportSearch {
 export interface ReportData {
   title: string;
   parent: ReportModel;
+  /** With it, the drawing of the architecture shows shares of parameters; without, of kv heads and widths. */
+  parentConfig?: ModelConfig;
   child: ReportModel;
   baselines: ReportModel[];
   /** What the parent was trained on, as its card says; printed under the table. */

@@ -1,0 +1,52 @@
+import { formatBytes } from "../../base/index.js";
+import type { ReportData, ReportModel } from "./data.js";
+import { headline, showCount, showInterval, showNumber, showShare, tableModels } from "./format.js";
+
+/** The table that a run ends with, as text for a terminal about 110 columns wide. */
+export function renderTable(data: ReportData): string {
+  const models = tableModels(data);
+  const columns = tableColumns(data).filter(({ cell }) => models.some((model) => cell(model) !== ""));
+  const rows = [
+    ["", ...columns.map(({ title }) => title)],
+    ...models.map((model) => [model.name, ...columns.map(({ cell }) => cell(model))]),
+  ];
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  const line = (row: readonly string[]) =>
+    row.map((text, column) => (column === 0 ? text.padEnd(widths[0]!) : text.padStart(widths[column]!))).join("  ");
+  const [head, ...body] = rows.map((row) => line(row).trimEnd());
+  const rule = "-".repeat(widths.reduce((sum, width) => sum + width + 2, -2));
+  return [head!, rule, ...body, "", ...footnotes(data)].join("\n");
+}
+
+interface TableColumn {
+  title: string;
+  cell: (model: ReportModel) => string;
+}
+
+/** Shared with the page: what is said of each model; "" where it was not measured. */
+export function tableColumns({ parent }: ReportData): TableColumn[] {
+  return [
+    {
+      title: "parameters",
+      cell: ({ parameters, role }) =>
+        role === "parent"
+          ? showCount(parameters)
+          : `${showCount(parameters)} (${showShare(parameters, parent.parameters)})`,
+    },
+    { title: "file", cell: ({ fileBytes }) => (fileBytes === undefined ? "" : formatBytes(fileBytes)) },
+    { title: "perplexity", cell: ({ perplexity }) => (perplexity === undefined ? "" : showNumber(perplexity)) },
+    { title: "KL, nats/token (95 %)", cell: ({ kl }) => (kl ? showInterval(kl) : "") },
+    { title: "prefill tok/s", cell: ({ speed }) => (speed ? showSpeed(speed.prefill.mean) : "") },
+    { title: "decode tok/s", cell: ({ speed }) => (speed ? showSpeed(speed.decode.mean) : "") },
+  ];
+}
+
+function showSpeed(tokensPerSecond: number): string {
+  return tokensPerSecond >= 100 ? showCount(Math.round(tokensPerSecond)) : showNumber(tokensPerSecond);
+}
+
+function footnotes(data: ReportData): string[] {
+  const { evaluation, parentTraining } = data;
+  const measured = `Measured on ${showCount(evaluation.tokens)} set-aside tokens in ${showCount(evaluation.sequences)} sequences (${evaluation.text}).`;
+  return [headline(data), measured, ...(parentTraining ? [parentTraining] : [])];
+}
