@@ -8,26 +8,41 @@ import type { Model } from "../models/index.js";
 import { readSubBlock } from "./parts.js";
 import { attentionId, ffnId, type Part } from "./space.js";
 import { layerName, readTensors, writeTensors } from "./tensor-files.js";
-import type { SubBlock } from "./variants.js";
+import { type SubBlock, sliceFfn } from "./variants.js";
 
+/** How well one variant was made. Errors are squared, on the calibration text, as shares of the half's own update. */
 const entrySchema = z.strictObject({
   part: z.enum(["attention", "ffn"]),
   id: z.string(),
-  /** Normalised squared error of the half's update on the calibration text, before and after the refit. */
+  /** Of the training-free start. */
   startError: z.number().optional(),
+  /** After the closed-form refit. */
   refitError: z.number().optional(),
+  /** After block distillation, on that text's last batches. */
+  distilledError: z.number().optional(),
 });
 
-const indexSchema = z.strictObject({ layer: z.int().min(0), variants: z.array(entrySchema) });
+const indexSchema = z.strictObject({
+  layer: z.int().min(0),
+  /** The parent's feed-forward channels, those most worth keeping first; SwiGLU only. */
+  channels: z.array(z.int().min(0)).optional(),
+  variants: z.array(entrySchema),
+});
+
+/** What a library says of one layer. */
+export type LayerIndex = z.output<typeof indexSchema>;
 
 /** One variant in the library and how well it was made. */
 export type LibraryEntry = z.output<typeof entrySchema>;
 
 /** Weights of variants by layer, half and name. */
 export interface BlockLibrary {
-  /** The weights of a variant; the parent's own where the name is the parent's. Empty for `none`. */
+  /**
+   * The weights of a variant; the parent's own where the name is the parent's. Empty for `none`. A SwiGLU of a width
+   * that was not made is cut from the parent, without a refit of its own.
+   */
   weights(layer: number, part: Part, id: string): Promise<SubBlock>;
-  entries(layer: number): Promise<LibraryEntry[]>;
+  index(layer: number): Promise<LayerIndex>;
 }
 
 export function openBlockLibrary(directory: string, parent: Model): BlockLibrary {
@@ -37,14 +52,19 @@ export function openBlockLibrary(directory: string, parent: Model): BlockLibrary
       if (id === parentId(parent, layer, part)) return readSubBlock(parent, layer, part);
       const path = variantPath(directory, layer, part, id);
       if (await fileExists(path)) return readTensors(path);
-      const known = (await readIndex(directory, layer)).filter((entry) => entry.part === part).map((entry) => entry.id);
+      const { channels, variants } = await readIndex(directory, layer);
+      const width = part === "ffn" ? Number(/^swiglu (\d+) /.exec(id)?.[1]) : Number.NaN;
+      if (channels && width <= channels.length) {
+        return sliceFfn(await readSubBlock(parent, layer, "ffn"), channels.slice(0, width));
+      }
+      const known = variants.filter((entry) => entry.part === part).map((entry) => entry.id);
       throw new EspalierError({
         where: `block library ${directory}, layer ${layer}`,
         expected: `${part} one of ${[parentId(parent, layer, part), ...known, "none"].join(", ")}`,
         found: id,
       });
     },
-    entries: (layer) => readIndex(directory, layer),
+    index: (layer) => readIndex(directory, layer),
   };
 }
 
@@ -64,17 +84,17 @@ export async function writeVariant(
 }
 
 /** Says that a layer is complete. */
-export async function writeIndex(directory: string, layer: number, variants: LibraryEntry[]): Promise<void> {
-  await writeJsonAtomic(indexPath(directory, layer), { layer, variants });
+export async function writeIndex(directory: string, index: LayerIndex): Promise<void> {
+  await writeJsonAtomic(indexPath(directory, index.layer), index);
 }
 
 export async function hasIndex(directory: string, layer: number): Promise<boolean> {
   return fileExists(indexPath(directory, layer));
 }
 
-async function readIndex(directory: string, layer: number): Promise<LibraryEntry[]> {
+async function readIndex(directory: string, layer: number): Promise<LayerIndex> {
   const path = indexPath(directory, layer);
-  return checkSchema(indexSchema, await readJson(path), path).variants;
+  return checkSchema(indexSchema, await readJson(path), path);
 }
 
 function indexPath(directory: string, layer: number): string {

@@ -102,11 +102,14 @@ async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels,
     if (variant.config.kind !== "none")
       await add("attention", variant.id, await startAttention(attentionSource, variant));
   }
-  const startFfn = createFfnStarts({ ...source, weights: await readSubBlock(parent, layer, "ffn") });
+  const ffnWeights = await readSubBlock(parent, layer, "ffn");
+  const ffnSource = { ...source, weights: ffnWeights };
+  const ranked = statistics.hidden && (await rankChannels(ffnSource));
   for (const variant of ffn.slice(1)) {
-    if (variant.config.kind !== "none") await add("ffn", variant.id, await startFfn(variant));
+    if (variant.config.kind !== "none") await add("ffn", variant.id, await startFfn(ffnSource, ranked, variant));
   }
-  await writeIndex(directory, layer, entries);
+  const channels = ranked && { channels: [...ranked.order] };
+  await writeIndex(directory, { layer, ...channels, variants: entries });
 }
 
 function finish(start: Start, { refit = true, ridge = defaultRidge }: BuildVariantsOptions) {
@@ -136,37 +139,38 @@ async function startAttention(source: LayerSource, { config }: AttentionVariant)
   }
 }
 
-/** Starts of a layer's feed-forward variants; ranking and target sums are shared by all widths. */
-function createFfnStarts(source: LayerSource): (variant: FfnVariant) => Promise<Start> {
-  const { layer, weights, statistics, kernels } = source;
-  let ranked: ReturnType<typeof rankChannels> | undefined;
-  return async ({ config }) => {
-    switch (config.kind) {
-      case "swiglu": {
-        ranked ??= rankChannels(source);
-        const { order, moments } = await ranked;
-        const kept = order.subarray(0, config.width);
-        return {
-          weights: sliceFfn(weights, kept),
-          fitted: `${names.down}.weight`,
-          moments: selectInputs(moments, kept),
-        };
-      }
-      case "linear": {
-        const linear = await linearFfn(weights, kernels.multiply);
-        return { weights: linear, fitted: names.linearFfn, moments: found(statistics.ffn, layer) };
-      }
-      case "none":
-        return internal("no feed-forward has no weights");
+async function startFfn(
+  { layer, weights, statistics, kernels }: LayerSource,
+  ranked: RankedChannels | undefined,
+  { config }: FfnVariant,
+): Promise<Start> {
+  switch (config.kind) {
+    case "swiglu": {
+      const { order, moments } = found(ranked, layer);
+      const kept = order.subarray(0, config.width);
+      const sliced = sliceFfn(weights, kept);
+      return { weights: sliced, fitted: `${names.down}.weight`, moments: selectInputs(moments, kept) };
     }
-  };
+    case "linear": {
+      const linear = await linearFfn(weights, kernels.multiply);
+      return { weights: linear, fitted: names.linearFfn, moments: found(statistics.ffn, layer) };
+    }
+    case "none":
+      return internal("no feed-forward has no weights");
+  }
+}
+
+/** Serves all widths: which channels to keep, and the moments of all of them. */
+interface RankedChannels {
+  order: Int32Array;
+  moments: Moments;
 }
 
 /**
- * Channels, those most worth keeping first, and the moments of all of them. What the parent adds is linear in its
- * channels (bias aside), so the cross sums follow from the Gram matrix: X^T Y = G Wdown^T, |Y|^2 = tr(Wdown G Wdown^T).
+ * What the parent adds is linear in its channels (bias aside), so the cross sums follow from the Gram matrix: X^T Y = G Wdown^T, |Y|^2 = tr(Wdown G Wdown^T).
  */
-async function rankChannels({ layer, weights, statistics, kernels, ranking, ridge }: LayerSource) {
+async function rankChannels(source: LayerSource): Promise<RankedChannels> {
+  const { layer, weights, statistics, kernels, ranking, ridge } = source;
   const down = matrix(weights, `${names.down}.weight`); // [H, I]
   const [m, n] = down.shape as [number, number];
   const gram = found(statistics.hidden, layer);

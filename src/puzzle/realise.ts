@@ -31,8 +31,8 @@ export interface RealiseOptions {
   /** Strength of the pull towards the library's weights, as a share of the mean diagonal. Defaults to 1e-2. */
   ridge?: number;
   /**
-   * Which attention parts are fitted beside the feed-forwards: `needed`, linear ones and those of layers without a
-   * feed-forward; or `all`, where `o_proj` is fitted too. Defaults to `needed`.
+   * Which attention parts are fitted beside the feed-forwards: `all`, or only those that are `needed`: linear ones, and
+   * those of layers without a feed-forward. Defaults to `all`.
    */
   attention?: "needed" | "all";
 }
@@ -131,7 +131,7 @@ async function refitLayer(walk: Walk, layer: number, start: ChildLayer): Promise
 
 /** Runs the parent's block over the text; on the way, fits the child's attention where that is asked for. */
 async function moveParent(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
-  const { engine, kernels, attention: wanted = "needed", ridge = defaultRidge } = walk;
+  const { engine, kernels, attention: wanted = "all", ridge = defaultRidge } = walk;
   const { attention, ffn } = child.block;
   const isLast = ffn.kind === "none";
   const isNeeded = attention.kind === "linear" || isLast;

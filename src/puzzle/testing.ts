@@ -1,7 +1,8 @@
-import { createRng } from "../base/index.js";
-import type { BlockConfig, ModelConfig } from "../models/index.js";
-import { blockWeights } from "../models/index.js";
+import { createRng, internal } from "../base/index.js";
+
+import { type BlockConfig, blockWeights, layerPrefix, type Model, type ModelConfig } from "../models/index.js";
 import { type F32Tensor, f32Tensor, type HostTensor, sizeOf } from "../tensor/index.js";
+import type { BatchedText } from "./capture.js";
 import type { Multiply } from "./variants.js";
 
 /** Standard normal entries times `scale`; the same for the same seed. */
@@ -68,4 +69,46 @@ export function randomBlock(config: ModelConfig, block: BlockConfig, seed: strin
       ];
     }),
   );
+}
+
+/** A model that exists in memory only. `change` may put other weights in place of the random ones. */
+export function randomModel(
+  config: ModelConfig,
+  seed: string,
+  change: (weights: Map<string, HostTensor>) => void = () => {},
+): Model {
+  const weights = new Map<string, HostTensor>([
+    ["model.embed_tokens.weight", randomMatrix(`${seed} embed`, [config.vocabSize, config.hiddenSize])],
+    ["model.norm.weight", f32Tensor([config.hiddenSize], new Float32Array(config.hiddenSize).fill(1))],
+  ]);
+  config.blocks.forEach((block, layer) => {
+    for (const [name, tensor] of randomBlock(config, block, `${seed} ${layer}`)) {
+      weights.set(layerPrefix(layer) + name, tensor);
+    }
+  });
+  change(weights);
+  const find = (name: string) => weights.get(name) ?? internal(`no weight ${name}`);
+  return {
+    path: "",
+    format: "hf",
+    config,
+    weights: {
+      has: (name) => weights.has(name),
+      shapeOf: (name) => find(name).shape,
+      read: async (name) => find(name),
+    },
+    sidecars: { legal: [], name: seed },
+    notices: [],
+    close: async () => {},
+  };
+}
+
+/** Random ids as text. */
+export function randomText(
+  config: ModelConfig,
+  { count, length, batch }: { count: number; length: number; batch: number },
+): BatchedText {
+  const { int } = createRng(`text ${count} ${length}`);
+  const ids = Int32Array.from({ length: count * length }, () => int(config.vocabSize));
+  return { sequences: { name: "test", length, count, ids, documents: count, skipped: 0 }, batch };
 }
