@@ -1,47 +1,46 @@
 /**
- * @module What a reshaping run will take, from the parent's shapes, the numbers of tokens, and the machine's
- * matrix-product rate. Time is floating-point operations over rate, plus a cost for every program call (tiny models
- * are all calls). The forecast is meant to be right within a factor of two.
+ * @module What a reshaping run will take, from the parent's shapes, the numbers of tokens, and two measured rates: how
+ * fast this machine runs a block of the parent, and how fast it solves linear systems. Meant to be right within a factor
+ * of two.
  */
 import { type BlockConfig, blockParameters, type ModelConfig, modelParameters } from "../models/index.js";
 import { ggufBlockBytes, ggufBytes, hubBytes, largestBlockBytes } from "./sizes.js";
 
+/** Rates in 1e9 operations a second; `measureMachine` measures both. */
 export interface Machine {
-  /** Measured rate of f32 matrix products at the model's own sizes, in 1e9 operations a second. */
+  /** Operations of one forward pass of a block, all overheads in it, over the time that it takes. */
   gflops: number;
-  /** Seconds that one program call costs apart from its arithmetic. Defaults to 150e-6. */
-  callSeconds?: number;
-  /** Share of the matrix rate that a forward pass reaches. Defaults to 0.6. */
-  forwardShare?: number;
-  /** Share of it that a training step reaches. Defaults to 0.7. */
+  /** Float64 Cholesky factorisations and solves. */
+  solveGflops: number;
+  /** Rate of a training step, as a share of a forward pass's. Defaults to 0.8: what surrounds the matrix products weighs more. */
   trainShare?: number;
-  /** Rate of float64 solves (one thread of JavaScript), in 1e9 operations a second. Defaults to 0.8. */
-  solveGflops?: number;
 }
 
 /** What a run does, in tokens and counts. */
 export interface ReshapeWork {
   /** Tokens of a sequence. */
   length: number;
-  /** Sequences of one program call. Defaults to 4. */
-  batch?: number;
+  /** Sequences of one forward pass. */
+  batch: number;
   calibrateTokens: number;
   /** The blocks offered at each layer, the parent's own among them. */
   choices: readonly (readonly BlockConfig[])[];
-  /** Replaced blocks that are scored at each layer. Defaults to all pairs of the choices. */
-  scoredPerLayer?: number;
+  /** Replaced blocks that are scored, over all layers. */
+  scored: number;
   /** Whether starts are refitted in closed form. */
   refit: boolean;
   /** Tokens of block-wise distillation for each variant. */
   blockTokens: number;
   scoreTokens: number;
   distilTokens: number;
+  /** Sequences of a training step. */
+  distilBatch: number;
   /** Children that are realised, distilled and measured: the chosen one and the baselines. */
   children: number;
   /** Share of the parent's parameters that a child keeps. */
   share: number;
   evaluateTokens: number;
-  /** Seconds of measuring in llama.cpp for each model. Defaults to 5. */
+  /** Seconds of measuring in llama.cpp for each model. Defaults to 4. */
   measureSeconds?: number;
 }
 
@@ -54,19 +53,20 @@ export interface Forecast {
   diskBytes: number;
 }
 
-/** Predicts a run of the `reshape` pipeline. */
+/** Predicts a run of the `reshape` pipeline from an empty store. */
 export function forecastReshape(config: ModelConfig, work: ReshapeWork, machine: Machine): Forecast {
   const cost = createCostModel(config, work, machine);
+  const { children, measureSeconds = 4 } = work;
   const stages = [
-    { name: "calibrate", seconds: cost.forward(work.calibrateTokens) + cost.covariances(work.calibrateTokens) },
+    { name: "calibrate", seconds: cost.calibrate() },
     { name: "variants", seconds: work.refit ? cost.refits() : 0 },
     { name: "blocks", seconds: cost.blockDistillation() },
     { name: "score", seconds: cost.scores() },
     { name: "search", seconds: 1 },
-    { name: "realise", seconds: work.children * cost.realise() },
-    { name: "distil", seconds: work.children * cost.distil() },
-    { name: "evaluate", seconds: (work.children + 1) * cost.forward(2 * work.evaluateTokens) },
-    { name: "measure", seconds: (work.children + 1) * (work.measureSeconds ?? 5) },
+    { name: "realise", seconds: work.refit ? children * cost.realise() : 0 },
+    { name: "distil", seconds: children * cost.distil() },
+    { name: "evaluate", seconds: children * cost.forward(2 * work.evaluateTokens, 1, 2) },
+    { name: "speed", seconds: (children + 1) * measureSeconds },
   ];
   return {
     stages,
@@ -77,79 +77,96 @@ export function forecastReshape(config: ModelConfig, work: ReshapeWork, machine:
 }
 
 function createCostModel(config: ModelConfig, work: ReshapeWork, machine: Machine) {
-  const { callSeconds = 150e-6, forwardShare = 0.6, trainShare = 0.7, solveGflops = 0.8 } = machine;
-  const { length, batch = 4, share } = work;
+  const { gflops, solveGflops, trainShare = 0.8 } = machine;
+  const { length, share, choices } = work;
   const layers = config.blocks.length;
-  const tokensPerCall = length * batch;
-  const headFlops = 2 * config.vocabSize * config.hiddenSize;
-  const blocksFlops = config.blocks.reduce((sum, block) => sum + blockFlops(config, block, length), 0);
-  const run = (flops: number, calls: number, rateShare: number) =>
-    flops / (machine.gflops * 1e9 * rateShare) + calls * callSeconds;
-  const forward = (tokens: number, part = 1, heads = 1) =>
-    run(
-      tokens * (part * blocksFlops + heads * headFlops),
-      Math.ceil(tokens / tokensPerCall) * (part * layers + heads),
-      forwardShare,
-    );
+  const head = 2 * config.vocabSize * config.hiddenSize;
+  const blocks = config.blocks.reduce((sum, block) => sum + blockFlops(config, block, length), 0);
+  const seconds = (flops: number) => flops / (gflops * 1e9);
+  const solving = (flops: number) => flops / (solveGflops * 1e9);
+  /** `part` of the blocks, and `heads` outputs over the vocabulary. */
+  const forward = (tokens: number, part = 1, heads = 0) => seconds(tokens * (part * blocks + heads * head));
+  const heads = (blocks: readonly BlockConfig[]) => countOf(blocks, ({ attention }) => attention) - 1;
+  const widths = (blocks: readonly BlockConfig[]) => countOf(blocks, ({ ffn }) => ffn) - 1;
 
   return {
     forward,
-    /** X^T X of the input of every matrix that is refitted. */
-    covariances: (tokens: number) =>
-      run(
-        tokens * sumOver(config, ({ ffn, heads, hidden }) => 2 * (ffn ** 2 + heads ** 2 + hidden ** 2)),
-        0,
-        forwardShare,
-      ),
-    /** A Cholesky factor and its solves for every narrowed width, every merged head count and every linear map. */
-    refits: () =>
-      (variantsOf(work) * sumOver(config, ({ ffn, hidden }) => solveFlops(ffn / 2, hidden))) / (solveGflops * 1e9),
-    blockDistillation: () =>
-      work.blockTokens === 0
-        ? 0
-        : run(3 * work.blockTokens * variantsOf(work) * blocksFlops, variantsOf(work) * layers, trainShare),
-    /** Each replaced block is run on cached inputs, then every block after it, then the head: half the model. */
-    scores: () => {
-      const scored = work.scoredPerLayer ?? pairsOf(work);
-      return forward(work.scoreTokens) + scored * layers * forward(work.scoreTokens, 0.5 * (1 + 1 / layers), 1);
+    /** The parent, again each attention with fewer heads, and sums of products of what each refit reads. */
+    calibrate: () => {
+      const sums = sumOver(config, ({ ffn, attention, hidden }, layer) => {
+        const products = heads(choices[layer]!) * attention * (attention + hidden) + 4 * hidden ** 2;
+        return (
+          2 * (ffn ** 2 + products) + heads(choices[layer]!) * attentionFlops(config, config.blocks[layer]!, length)
+        );
+      });
+      return forward(work.calibrateTokens) + seconds(work.calibrateTokens * sums);
     },
-    /** The child's own inputs, one layer after the other, with a refit of each. */
+    /** One system for each narrowed width (half the width on average), each head count and each linear map. */
+    refits: () =>
+      solving(
+        sumOver(
+          config,
+          ({ ffn, attention, hidden }, layer) =>
+            widths(choices[layer]!) * solveFlops(ffn / 2, hidden) +
+            heads(choices[layer]!) * solveFlops(attention, hidden),
+        ),
+      ),
+    blockDistillation: () => {
+      const variants = choices.reduce((sum, offered) => sum + heads(offered) + widths(offered), 0);
+      return (3 * variants * forward(work.blockTokens)) / layers / trainShare;
+    },
+    /** A replaced block starts from stored inputs: it costs itself and the blocks after it, half the model on average. */
+    scores: () => forward(work.scoreTokens) + work.scored * forward(work.scoreTokens, 0.5 * (1 + 1 / layers), 2),
+    /** Parent and child walk over the text together; every layer's last matrices are fitted anew. */
     realise: () =>
       2 * forward(work.calibrateTokens) +
-      (work.refit ? sumOver(config, ({ ffn, hidden }) => solveFlops(share * ffn, hidden)) / (solveGflops * 1e9) : 0),
-    /** Forward and backward of the child (three forwards) and one forward of the parent. */
-    distil: () =>
-      run(
-        3 * work.distilTokens * (share * blocksFlops + headFlops),
-        2 * (work.distilTokens / tokensPerCall),
-        trainShare,
-      ) + forward(work.distilTokens),
+      seconds(
+        work.calibrateTokens *
+          sumOver(
+            config,
+            ({ ffn, attention, hidden }) => 2 * (share * ffn + attention) * (share * ffn + attention + hidden),
+          ),
+      ) +
+      solving(
+        sumOver(
+          config,
+          ({ ffn, attention, hidden }) => solveFlops(share * ffn, hidden) + solveFlops(attention, hidden),
+        ),
+      ),
+    /** Forward and backward of the child, three forwards, and one forward of the parent. */
+    distil: () => (3 * forward(work.distilTokens, share, 1) + forward(work.distilTokens, 1, 1)) / trainShare,
   };
 }
 
 /** Operations of one token: two for each weight, and scores and values over the whole sequence. */
-function blockFlops(config: ModelConfig, block: BlockConfig, length: number): number {
+export function blockFlops(config: ModelConfig, block: BlockConfig, length: number): number {
   const attends = block.attention.kind === "gqa" ? 4 * length * config.heads * config.headDim : 0;
   return 2 * blockParameters(config, block) + attends;
 }
 
+function attentionFlops(config: ModelConfig, { attention }: BlockConfig, length: number): number {
+  return blockFlops(config, { attention, ffn: { kind: "none" } }, length);
+}
+
 interface Widths {
   ffn: number;
-  heads: number;
+  attention: number;
   hidden: number;
 }
 
-function sumOver(config: ModelConfig, value: (widths: Widths) => number): number {
-  return config.blocks.reduce(
-    (sum, { attention, ffn }) =>
-      sum +
-      value({
-        ffn: ffn.kind === "swiglu" ? ffn.width : 0,
-        heads: attention.kind === "gqa" ? config.heads * config.headDim : 0,
-        hidden: config.hiddenSize,
-      }),
-    0,
-  );
+function sumOver(config: ModelConfig, value: (widths: Widths, layer: number) => number): number {
+  return config.blocks.reduce((sum, { attention, ffn }, layer) => {
+    const widths = {
+      ffn: ffn.kind === "swiglu" ? ffn.width : 0,
+      attention: attention.kind === "gqa" ? config.heads * config.headDim : 0,
+      hidden: config.hiddenSize,
+    };
+    return sum + value(widths, layer);
+  }, 0);
+}
+
+function countOf(blocks: readonly BlockConfig[], half: (block: BlockConfig) => unknown): number {
+  return new Set(blocks.map((block) => JSON.stringify(half(block)))).size;
 }
 
 /** Cholesky of [n, n] and two triangular solves for each of `columns` right-hand sides. */
@@ -157,38 +174,28 @@ function solveFlops(n: number, columns: number): number {
   return n ** 3 / 3 + 2 * n ** 2 * columns;
 }
 
-/** Variants of a layer that are not the parent's own: the two halves of a block vary on their own. */
-function variantsOf({ choices }: ReshapeWork): number {
-  const counts = choices.map((blocks) => {
-    const attentions = new Set(blocks.map(({ attention }) => JSON.stringify(attention)));
-    const ffns = new Set(blocks.map(({ ffn }) => JSON.stringify(ffn)));
-    return attentions.size + ffns.size - 2;
-  });
-  return Math.max(0, ...counts);
-}
-
-function pairsOf({ choices }: ReshapeWork): number {
-  return Math.max(0, ...choices.map((blocks) => blocks.length - 1));
-}
-
-/** Node, ONNX Runtime and llama.cpp before any model. */
-const baseBytes = 220 * 2 ** 20;
+/** Node, ONNX Runtime and llama.cpp's process before any model. */
+const baseBytes = 260 * 2 ** 20;
 
 function forecastMemory(config: ModelConfig, work: ReshapeWork): number {
-  const { length, batch = 4, share, distilTokens } = work;
-  const rows = length * batch;
+  const { length, batch, share, distilTokens, distilBatch } = work;
   const widest = widestOf(config);
-  // A block's weights and its covariance while it is refitted, in float64.
-  const blockwise = 2 * largestBlockBytes(config) + 8 * widest ** 2;
-  const activations = 4 * rows * (8 * config.hiddenSize + 4 * widest + config.heads * length);
-  // Logits are made for a slice of the positions at a time, for parent and child.
-  const logits = 2 * 4 * Math.min(rows, 256) * config.vocabSize;
-  const embeddings = 4 * config.vocabSize * config.hiddenSize;
-  const forward = blockwise + activations + logits + embeddings;
-  // Weights, gradients, two moments; the activations of every layer wait for the backward pass.
-  const child = 4 * share * modelParameters(config);
-  const training = distilTokens === 0 ? 0 : 4 * child + config.blocks.length * activations + logits + embeddings;
+  const embedding = 4 * config.vocabSize * config.hiddenSize;
+  // A block's weights and its sums of products while it is refitted, in float64.
+  const blockwise = 2 * largestBlockBytes(config) + 2 * 8 * widest ** 2;
+  const forward = embedding + blockwise + activationBytes(config, batch * length, length);
+  if (distilTokens === 0) return Math.round(baseBytes + forward);
+  // Weights, gradients and two moments of the child, the parent's weights, and every layer's activations for the way back.
+  const parameters = 4 * modelParameters(config);
+  const layers = config.blocks.length * (1 + share);
+  const training = (4 * share + 1) * parameters + layers * activationBytes(config, distilBatch * length, length);
   return Math.round(baseBytes + Math.max(forward, training));
+}
+
+/** What one block's forward pass holds, and a slice of logits of two models. */
+function activationBytes(config: ModelConfig, rows: number, length: number): number {
+  const { hiddenSize, heads, vocabSize } = config;
+  return 4 * rows * (8 * hiddenSize + 4 * widestOf(config) + heads * length) + 2 * 4 * Math.min(rows, 256) * vocabSize;
 }
 
 function forecastDisk(config: ModelConfig, work: ReshapeWork): number {
@@ -196,7 +203,10 @@ function forecastDisk(config: ModelConfig, work: ReshapeWork): number {
   const layers = config.blocks.length;
   // Block inputs of the scoring text, covariances, starts of every variant.
   const captures = 4 * Math.max(calibrateTokens, scoreTokens) * (layers + 1) * config.hiddenSize;
-  const covariances = sumOver(config, ({ ffn, heads, hidden }) => 8 * (ffn ** 2 + heads ** 2 + hidden ** 2));
+  const covariances = sumOver(
+    config,
+    ({ ffn, attention, hidden }) => 4 * (ffn ** 2 + 2 * attention ** 2 + 2 * hidden ** 2),
+  );
   const starts = choices.reduce((sum, blocks) => sum + startBytes(config, blocks), 0);
   // In the store before and after distillation, then the chosen child's exports.
   const childBytes = share * hubBytes(config, "f32");

@@ -10,6 +10,7 @@ export {
   totalCost,
 } from "./costs.js";
 export { type Forecast, forecastReshape, type Machine, type ReshapeWork } from "./dry-run.js";
+export { measureMachine } from "./machine.js";
 export {
   fallbacks,
   ggufBlockBytes,

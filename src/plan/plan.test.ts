@@ -1,17 +1,21 @@
 import { describe, expect, test } from "vitest";
-import { type BlockConfig, type ModelConfig, modelParameters } from "../models/index.js";
+import { repositoryPath } from "../base/testing.js";
+import { type BlockConfig, ggufExportBytes, type ModelConfig, modelParameters, openModel } from "../models/index.js";
+import { createRuntime } from "../runtime/index.js";
 import {
   fallbacks,
   forecastReshape,
   ggufBytes,
   ggufTensorBytes,
   hubBytes,
+  measureMachine,
   memoryCost,
   modelMemory,
   parameterCost,
   type ReshapeWork,
   reachOf,
   totalCost,
+  weightTypes,
 } from "./index.js";
 
 const parentBlock: BlockConfig = { attention: { kind: "gqa", kvHeads: 8 }, ffn: { kind: "swiglu", width: 28672 } };
@@ -76,6 +80,22 @@ describe("sizes", () => {
   });
 });
 
+test("files that are written have exactly these bytes and one header, whatever their type", async () => {
+  const model = await openModel(repositoryPath("models/stories260K"));
+  const headers = weightTypes.map((type) => ggufExportBytes(model, type) - ggufBytes(model.config, type));
+  await model.close();
+  expect(new Set(headers).size).toBe(1);
+  expect(headers[0]).toBeGreaterThan(0);
+});
+
+test("the machine is measured at the model's own shapes", async () => {
+  const runtime = await createRuntime({ threads: 1 });
+  const { gflops, solveGflops } = await measureMachine(runtime, tiny, { length: 32, batch: 2 });
+  await runtime.dispose();
+  expect(gflops).toBeGreaterThan(0.01);
+  expect(solveGflops).toBeGreaterThan(0.01);
+});
+
 describe("costs", () => {
   test("parameters are linear in the blocks", () => {
     const cost = parameterCost(tiny);
@@ -113,19 +133,22 @@ describe("forecast", () => {
   const half: BlockConfig = { attention: { kind: "gqa", kvHeads: 4 }, ffn: { kind: "swiglu", width: 86 } };
   const work: ReshapeWork = {
     length: 256,
+    batch: 8,
     calibrateTokens: 8192,
     choices: tiny.blocks.map((block) => [block, half]),
+    scored: 5,
     refit: true,
     blockTokens: 0,
     scoreTokens: 8192,
     distilTokens: 65536,
+    distilBatch: 4,
     children: 2,
     share: 0.6,
     evaluateTokens: 8192,
   };
 
   test("distillation is three forwards of the child and one of the parent", () => {
-    const machine = { gflops: 10, callSeconds: 0, forwardShare: 1, trainShare: 1 };
+    const machine = { gflops: 10, solveGflops: 1, trainShare: 1 };
     const { stages } = forecastReshape(tiny, work, machine);
     // Per token and block: two operations a weight, and 4 x length x hidden for scores and values.
     const matrices = 2 * (2 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 172);
@@ -135,12 +158,12 @@ describe("forecast", () => {
     expect(stages.find(({ name }) => name === "distil")!.seconds).toBeCloseTo(2 * child, 9);
   });
 
-  test("twice the rate halves what is arithmetic; calls and measuring stay", () => {
-    const slow = forecastReshape(tiny, work, { gflops: 10, callSeconds: 0 });
-    const fast = forecastReshape(tiny, work, { gflops: 20, callSeconds: 0 });
+  test("twice the rate halves what is arithmetic; solving and measuring stay", () => {
+    const slow = forecastReshape(tiny, work, { gflops: 10, solveGflops: 1 });
+    const fast = forecastReshape(tiny, work, { gflops: 20, solveGflops: 1 });
     const of = (forecast: typeof slow, name: string) => forecast.stages.find((stage) => stage.name === name)!.seconds;
     expect(of(fast, "score")).toBeCloseTo(of(slow, "score") / 2, 9);
-    expect(of(fast, "measure")).toBe(of(slow, "measure"));
+    expect(of(fast, "speed")).toBe(of(slow, "speed"));
     expect(slow.seconds).toBeCloseTo(
       slow.stages.reduce((sum, { seconds }) => sum + seconds, 0),
       9,
@@ -150,14 +173,16 @@ describe("forecast", () => {
   test("memory is bounded by a block and a slice of logits where nothing is trained, not by the model", () => {
     const untrained = { ...work, distilTokens: 0 };
     const choices = nemotron70.blocks.map((block) => [block]);
-    const { memoryBytes } = forecastReshape(nemotron70, { ...untrained, choices }, { gflops: 100 });
+    const { memoryBytes } = forecastReshape(nemotron70, { ...untrained, choices }, { gflops: 100, solveGflops: 1 });
     const halfAsDeep = { ...nemotron70, blocks: nemotron70.blocks.slice(40) };
-    expect(forecastReshape(halfAsDeep, { ...untrained, choices }, { gflops: 100 }).memoryBytes).toBe(memoryBytes);
+    expect(forecastReshape(halfAsDeep, { ...untrained, choices }, { gflops: 100, solveGflops: 1 }).memoryBytes).toBe(
+      memoryBytes,
+    );
     expect(memoryBytes).toBeLessThan(0.1 * hubBytes(nemotron70, "f32"));
   });
 
   test("disk holds every child twice and the exports", () => {
-    const { diskBytes } = forecastReshape(tiny, work, { gflops: 10 });
+    const { diskBytes } = forecastReshape(tiny, work, { gflops: 10, solveGflops: 1 });
     const childBytes = 0.6 * hubBytes(tiny, "f32");
     expect(diskBytes).toBeGreaterThan(6 * childBytes);
   });
