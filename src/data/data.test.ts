@@ -35,6 +35,18 @@ describe("documents", () => {
     expect(splitDocuments(text, { separator: "none" })).toEqual([text]);
   });
 
+  test("of great length are cut at a line, a sentence or a word", () => {
+    const cut = (text: string) => splitDocuments(text, { maxLength: 10 });
+    expect(cut("one two\nthree four. five")).toEqual(["one two", "three", "four.", "five"]);
+    expect(cut("a. bcd. efgh ij")).toEqual(["a. bcd.", "efgh ij"]);
+    expect(cut("aaaaaaaaa😀b")).toEqual(["aaaaaaaaa", "😀b"]);
+    const long = "A sentence of some length. ".repeat(4000);
+    const parts = splitDocuments(long);
+    expect(parts.length).toBe(Math.ceil(long.length / 20_000));
+    expect(parts.join(" ")).toBe(long.trim());
+    expect(splitDocuments(long, { separator: "none" })).toEqual([long.trim()]);
+  });
+
   test("are read from plain and packed files alike", async () => {
     const folder = temporaryDirectory();
     const text = "Once upon a time — 你好\n<|endoftext|>\nThe end.";

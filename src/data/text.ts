@@ -24,6 +24,11 @@ export interface SplitOptions {
   separator?: Separator;
   /** Least length of a document made of paragraphs, in characters. Defaults to 2000. */
   minLength?: number;
+  /**
+   * Longer documents are cut, at the end of a line, a sentence or a word, so that a text of few long documents can still
+   * be dealt out to parts. In characters; `none` is never cut. Defaults to 20,000.
+   */
+  maxLength?: number;
 }
 
 /** Reads UTF-8 text; a file that begins like gzip is unpacked, whatever its name. */
@@ -46,11 +51,12 @@ export async function readDocuments(path: string, options: SplitOptions = {}): P
 }
 
 /** Documents without white space at their ends; empty ones are left out. */
-export function splitDocuments(text: string, { separator = "auto", minLength = 2000 }: SplitOptions = {}): string[] {
+export function splitDocuments(text: string, options: SplitOptions = {}): string[] {
+  const { separator = "auto", minLength = 2000, maxLength = 20_000 } = options;
   const resolved = separator === "auto" ? (text.includes(END_OF_TEXT) ? "endoftext" : "paragraphs") : separator;
   const parts = {
-    endoftext: () => text.split(END_OF_TEXT),
-    paragraphs: () => gatherParagraphs(text, minLength),
+    endoftext: () => text.split(END_OF_TEXT).flatMap((part) => cutLong(part, maxLength)),
+    paragraphs: () => gatherParagraphs(text, minLength).flatMap((part) => cutLong(part, maxLength)),
     none: () => [text],
   }[resolved]();
   return parts.map((part) => part.trim()).filter((part) => part.length > 0);
@@ -70,6 +76,20 @@ function gatherParagraphs(text: string, minLength: number): string[] {
     length = 0;
   }
   return [...documents, current.join("\n\n")];
+}
+
+/** The last good place before the limit; without any, the limit itself. */
+function cutLong(text: string, maxLength: number): string[] {
+  const parts: string[] = [];
+  let from = 0;
+  while (text.length - from > maxLength) {
+    const head = text.slice(from, from + maxLength);
+    const ends = [head.lastIndexOf("\n"), head.lastIndexOf(". ") + 1, head.lastIndexOf(" ")];
+    const end = ends.find((at) => at >= maxLength / 2) ?? head.length - Number(/[\ud800-\udbff]$/.test(head));
+    parts.push(head.slice(0, end));
+    from += end;
+  }
+  return [...parts, text.slice(from)];
 }
 
 export type BundledText = "train" | "valid";
