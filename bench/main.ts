@@ -1,0 +1,38 @@
+/** @module `npm run bench -- NAME [--json]`: each benchmark prints a table, or with --json one JSON value. */
+
+export interface BenchOptions {
+  json: boolean;
+  /** What follows the name, options aside. */
+  args: readonly string[];
+}
+
+/** A benchmark prints its own progress to standard error; its result goes to standard output. */
+export type Bench = (options: BenchOptions) => Promise<void>;
+
+const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench> }>> = {
+  "train-step": {
+    what: "forward + backward + clipping + AdamW, against the matrix-product rate and PyTorch",
+    load: async () => (await import("./train-step.js")).trainStep,
+  },
+  search: {
+    what: "seconds and summed KL of slicing, closed form and block distillation",
+    load: async () => {
+      const name = "./search.js"; // not every checkout has it yet
+      return ((await import(name)) as { search: Bench }).search;
+    },
+  },
+};
+
+async function main(words: readonly string[]): Promise<number> {
+  const [name, ...args] = words.filter((word) => !word.startsWith("--"));
+  const bench = name === undefined ? undefined : benches[name];
+  if (!bench) {
+    const lines = Object.entries(benches).map(([key, { what }]) => `  ${key.padEnd(12)} ${what}`);
+    process.stderr.write(`usage: npm run bench -- NAME [--json]\n${lines.join("\n")}\n`);
+    return 2;
+  }
+  await (await bench.load())({ json: words.includes("--json"), args });
+  return 0;
+}
+
+process.exitCode = await main(process.argv.slice(2));
