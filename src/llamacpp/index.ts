@@ -6,5 +6,6 @@ export {
   type LogitsOptions,
   type MeasureOptions,
   type Speed,
+  type TokenizeOptions,
 } from "./llamacpp.js";
 export type { Generated, LlamaCppVersion, Positions } from "./protocol.js";

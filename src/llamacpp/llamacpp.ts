@@ -54,6 +54,12 @@ export interface GenerateOptions {
   onText?: (text: string) => void;
 }
 
+export interface TokenizeOptions {
+  /** Read special tokens in the text as such. Defaults to false. */
+  special?: boolean;
+  signal?: AbortSignal;
+}
+
 export interface LlamaCpp {
   /** Logits of every asked position, one array [positions, vocabulary] per sequence; f32 cache, no flash attention. */
   logits(gguf: string, sequences: readonly (readonly number[])[], options?: LogitsOptions): Promise<Float32Array[]>;
@@ -70,9 +76,9 @@ export interface LlamaCpp {
   /** Continues a text or token ids, as a base model does: no chat template. */
   generate(gguf: string, prompt: string | readonly number[], options?: GenerateOptions): Promise<Generated>;
   /** Token ids of llama.cpp's own tokenizer, without first or last tokens; special tokens in the text only if asked. */
-  tokenize(gguf: string, text: string, options?: { special?: boolean }): Promise<number[]>;
-  tokenizeMany(gguf: string, texts: readonly string[], options?: { special?: boolean }): Promise<number[][]>;
-  version(): Promise<LlamaCppVersion>;
+  tokenize(gguf: string, text: string, options?: TokenizeOptions): Promise<number[]>;
+  tokenizeMany(gguf: string, texts: readonly string[], options?: TokenizeOptions): Promise<number[][]>;
+  version(options?: { signal?: AbortSignal }): Promise<LlamaCppVersion>;
   /** Ends the child process. A later call starts a new one. */
   dispose(): Promise<void>;
 }
@@ -103,9 +109,9 @@ export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {
     }));
   };
 
-  const tokenizeMany: LlamaCpp["tokenizeMany"] = async (gguf, texts, { special = false } = {}) => {
+  const tokenizeMany: LlamaCpp["tokenizeMany"] = async (gguf, texts, { special = false, signal } = {}) => {
     await checkFile(gguf);
-    return client.call("tokenize", { gguf, texts: [...texts], special }, gguf);
+    return client.call("tokenize", { gguf, texts: [...texts], special }, gguf, signal ? { signal } : {});
   };
 
   return {
@@ -131,7 +137,7 @@ export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {
     },
     tokenizeMany,
     tokenize: async (gguf, text, options) => (await tokenizeMany(gguf, [text], options))[0]!,
-    version: () => client.call("version", {}, "llama.cpp"),
+    version: ({ signal } = {}) => client.call("version", {}, "llama.cpp", signal ? { signal } : {}),
     dispose: () => client.dispose(),
   };
 }

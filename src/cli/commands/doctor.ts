@@ -17,7 +17,7 @@ export function createCommand(): Command {
     .addHelpText("after", "\nExample:\n  $ espalier doctor --json")
     .action((options: DoctorOptions, command: Command) =>
       runCommand(command, async (io) => {
-        const diagnosis = await examine(options);
+        const diagnosis = await examine(options, io.signal);
         io.result(diagnosis, () => render(diagnosis));
         if (diagnosis.problems.length > 0) process.exitCode = 1;
       }),
@@ -57,10 +57,10 @@ interface Diagnosis {
   problems: string[];
 }
 
-async function examine({ store, out }: DoctorOptions): Promise<Diagnosis> {
+async function examine({ store, out }: DoctorOptions, signal: AbortSignal): Promise<Diagnosis> {
   const node = { version: process.versions.node, supported: isSupported(process.versions.node) };
   const onnx = await examineOnnxRuntime();
-  const llama = await examineLlamaCpp();
+  const llama = await examineLlamaCpp(signal);
   const libraries = [onnx.library, llama.library];
   const problems = libraries.filter(({ error }) => error).map(({ name, error }) => `${name} does not work: ${error}`);
   if (!node.supported) problems.unshift(`Node ${node.version} is too old: 20.19 is the oldest that is tested`);
@@ -93,14 +93,15 @@ async function examineOnnxRuntime(): Promise<{ library: Library; devices: Device
   }
 }
 
-async function examineLlamaCpp(): Promise<{ library: Library; version?: LlamaCppVersion }> {
+async function examineLlamaCpp(signal: AbortSignal): Promise<{ library: Library; version?: LlamaCppVersion }> {
   const name = "node-llama-cpp";
   const { createLlamaCpp } = await import("../../llamacpp/index.js");
   const llama = createLlamaCpp();
   try {
-    const version = await llama.version();
+    const version = await llama.version({ signal });
     return { library: { name, version: version.package }, version };
   } catch (error) {
+    signal.throwIfAborted();
     return { library: { name, error: messageOf(error) } };
   } finally {
     await llama.dispose();
