@@ -158,6 +158,11 @@ describe("head scores", () => {
     const states = { engine: theirs, x: await theirs.forward([ids]) };
     const [kl] = await ours.klAgainst(states, await ours.forward([ids]), { batch: 1 });
     expect(kl).toBeCloseTo(score!.kl!, 6);
+    const held = await theirs.holdReference(states.x);
+    expect(held.held!.shape).toEqual([11, mixedConfig.vocabSize]);
+    const x = await ours.forward([ids]);
+    expect(await ours.klAgainst(held, x, { batch: 1 })).toEqual(await ours.klAgainst(states, x, { batch: 1 }));
+    expect((await theirs.holdReference(states.x, { maxBytes: 10 })).held).toBeUndefined();
   });
 
   test("padding and batching change nothing", async () => {

@@ -12,6 +12,8 @@ export interface HeadState {
   engine: HeadScores;
   /** [rows, H] */
   x: F32Tensor;
+  /** Log-probabilities of all rows, [rows, V], where they are kept: see `holdReference`. */
+  held?: F32Tensor;
 }
 
 export interface Comparison {
@@ -32,6 +34,11 @@ export interface HeadScores {
   logProbs(x: F32Tensor, into: F32Tensor): Promise<void>;
   /** log p(targets[r] | row r), nats: x [rows, H] -> [rows]. */
   targetLogProbs(x: F32Tensor, targets: ArrayLike<number>, options?: ScoreOptions): Promise<Float32Array>;
+  /**
+   * Own hidden states as the reference of several comparisons. Their log-probabilities are computed once and kept when
+   * they take at most `maxBytes`, by default 64 MiB; x must not be written to meanwhile.
+   */
+  holdReference(x: F32Tensor, options?: { maxBytes?: number }): Promise<HeadState>;
   /** Compares own hidden states x [rows, H] with a reference's, row by row. */
   compare(reference: HeadState, x: F32Tensor, options?: CompareOptions): Promise<Comparison>;
   /**
@@ -57,67 +64,100 @@ interface HeadParts {
   weights: WeightCache;
 }
 
-export function createHeadScores({ model, programs, weights }: HeadParts): HeadScores {
-  const limit = chunkRows(model.config);
-  const head = () => readHead(weights, model);
-
-  const logits: HeadScores["logits"] = async (x) => {
-    const program = await programs.logits(x.shape[0]!);
-    const into = f32Tensor([x.shape[0]!, model.config.vocabSize]);
-    await program.run({ x, ...(await head()) }, { logits: into });
-    return into;
-  };
-
-  const logProbs: HeadScores["logProbs"] = async (x, into) => {
-    const program = await programs.logProbs(x.shape[0]!);
-    await program.run({ x, ...(await head()) }, { logProbs: into });
-  };
-
-  const targetLogProbs: HeadScores["targetLogProbs"] = async (x, targets, { signal } = {}) => {
-    const out = new Float32Array(x.shape[0]!);
-    const weightsOfHead = await head();
-    for (const chunk of chunksOf(out.length, limit)) {
-      signal?.throwIfAborted();
-      const program = await programs.targets(chunk.size);
-      const feeds = { x: rowsOf(x, chunk), targets: idsOf(targets, chunk), ...weightsOfHead };
-      keepRows(out, (await program.run(feeds)).targetLogProbs!, chunk);
-    }
-    return out;
-  };
-
-  const compare: HeadScores["compare"] = async (reference, x, { targets, signal } = {}) => {
-    const rows = x.shape[0]!;
-    const [kl, own, theirs] = [new Float32Array(rows), new Float32Array(rows), new Float32Array(rows)];
-    const weightsOfHead = await head();
-    const buffers = new Map<number, F32Tensor>();
-    for (const chunk of chunksOf(rows, limit)) {
-      signal?.throwIfAborted();
-      const logProbsOfReference = buffers.get(chunk.size) ?? f32Tensor([chunk.size, model.config.vocabSize]);
-      buffers.set(chunk.size, logProbsOfReference);
-      await reference.engine.logProbs(rowsOf(reference.x, chunk), logProbsOfReference);
-      const ids = idsOf(targets ?? new Uint8Array(rows), chunk);
-      const program = await programs.compare(chunk.size);
-      const feeds = { x: rowsOf(x, chunk), reference: logProbsOfReference, targets: ids, ...weightsOfHead };
-      const result = await program.run(feeds);
-      keepRows(kl, result.kl!, chunk);
-      keepRows(own, result.targetLogProbs!, chunk);
-      keepRows(theirs, pickTargets(logProbsOfReference, ids), chunk);
-    }
-    return targets ? { kl, targetLogProbs: { reference: theirs, own } } : { kl };
-  };
-
+export function createHeadScores(parts: HeadParts): HeadScores {
   const scores: HeadScores = {
-    logits,
-    logProbs,
-    targetLogProbs,
-    compare,
+    logits: (x) => logitsOf(parts, x),
+    logProbs: (x, into) => logProbsOf(parts, x, into),
+    targetLogProbs: (x, targets, options = {}) => targetRows(parts, x, targets, options),
+    holdReference: (x, { maxBytes = 64 << 20 } = {}) => holdRows(parts, { engine: scores, x }, maxBytes),
+    compare: (reference, x, options = {}) => compareRows(parts, reference, x, options),
     async klAgainst(reference, x, { batch, ...options }) {
       const state = "engine" in reference ? reference : { engine: scores, x: reference };
-      const { kl } = await compare(state, x, options);
+      const { kl } = await compareRows(parts, state, x, options);
       return meansOf(kl, batch);
     },
   };
   return scores;
+}
+
+async function logitsOf({ model, programs, weights }: HeadParts, x: F32Tensor): Promise<F32Tensor> {
+  const program = await programs.logits(x.shape[0]!);
+  const into = f32Tensor([x.shape[0]!, model.config.vocabSize]);
+  await program.run({ x, ...(await readHead(weights, model)) }, { logits: into });
+  return into;
+}
+
+async function logProbsOf({ model, programs, weights }: HeadParts, x: F32Tensor, into: F32Tensor): Promise<void> {
+  const program = await programs.logProbs(x.shape[0]!);
+  await program.run({ x, ...(await readHead(weights, model)) }, { logProbs: into });
+}
+
+async function targetRows(
+  { model, programs, weights }: HeadParts,
+  x: F32Tensor,
+  targets: ArrayLike<number>,
+  { signal }: ScoreOptions,
+): Promise<Float32Array> {
+  const out = new Float32Array(x.shape[0]!);
+  const head = await readHead(weights, model);
+  for (const chunk of chunksOf(out.length, chunkRows(model.config))) {
+    signal?.throwIfAborted();
+    const program = await programs.targets(chunk.size);
+    const result = await program.run({ x: rowsOf(x, chunk), targets: idsOf(targets, chunk), ...head });
+    keepRows(out, result.targetLogProbs!, chunk);
+  }
+  return out;
+}
+
+async function holdRows(parts: HeadParts, state: HeadState, maxBytes: number): Promise<HeadState> {
+  const { vocabSize } = parts.model.config;
+  const rows = state.x.shape[0]!;
+  if (4 * rows * vocabSize > maxBytes) return state;
+  const held = f32Tensor([rows, vocabSize]);
+  for (const chunk of chunksOf(rows, chunkRows(parts.model.config))) {
+    const part = rowsOf(held, chunk);
+    await logProbsOf(parts, rowsOf(state.x, chunk), part);
+    // A padded chunk is a copy and not a view.
+    if (chunk.rows < chunk.size) held.data.set(part.data.subarray(0, held.data.length));
+  }
+  return { ...state, held };
+}
+
+async function compareRows(
+  { model, programs, weights }: HeadParts,
+  reference: HeadState,
+  x: F32Tensor,
+  { targets, signal }: CompareOptions,
+): Promise<Comparison> {
+  const rows = x.shape[0]!;
+  const [kl, own, theirs] = [new Float32Array(rows), new Float32Array(rows), new Float32Array(rows)];
+  const head = await readHead(weights, model);
+  const buffers = new Map<number, F32Tensor>();
+  for (const chunk of chunksOf(rows, chunkRows(model.config))) {
+    signal?.throwIfAborted();
+    const logProbs = await referenceRows(reference, chunk, buffers, model.config.vocabSize);
+    const ids = idsOf(targets ?? new Uint8Array(rows), chunk);
+    const program = await programs.compare(chunk.size);
+    const result = await program.run({ x: rowsOf(x, chunk), reference: logProbs, targets: ids, ...head });
+    keepRows(kl, result.kl!, chunk);
+    keepRows(own, result.targetLogProbs!, chunk);
+    keepRows(theirs, pickTargets(logProbs, ids), chunk);
+  }
+  return targets ? { kl, targetLogProbs: { reference: theirs, own } } : { kl };
+}
+
+/** The reference's log-probabilities of one chunk; `buffers` are reused from chunk to chunk. */
+async function referenceRows(
+  { engine, x, held }: HeadState,
+  chunk: Chunk,
+  buffers: Map<number, F32Tensor>,
+  vocabSize: number,
+): Promise<F32Tensor> {
+  if (held) return rowsOf(held, chunk);
+  const buffer = buffers.get(chunk.size) ?? f32Tensor([chunk.size, vocabSize]);
+  buffers.set(chunk.size, buffer);
+  await engine.logProbs(rowsOf(x, chunk), buffer);
+  return buffer;
 }
 
 /** Logits of one chunk take about 32 MiB, enough rows for the matrix product to be worth its set-up. */

@@ -181,7 +181,8 @@ async function compareChildren(
   children: readonly Child[],
   kl: Record<string, number[]>,
 ): Promise<void> {
+  const reference = await engine.holdReference(parent.x);
   for (const { id, rows } of children) {
-    kl[id]!.push(...(await engine.klAgainst(parent.x, rows.x, { batch: rows.batch })));
+    kl[id]!.push(...(await engine.klAgainst(reference, rows.x, { batch: rows.batch })));
   }
 }
