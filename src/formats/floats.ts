@@ -2,6 +2,7 @@
  * @module The plain floating-point types that checkpoints store, to and from f32. Everything above this file
  * computes in f32; what a file holds is a matter of the file.
  */
+import { EspalierError } from "../base/index.js";
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../tensor/index.js";
 
 export type FloatType = "f32" | "f16" | "bf16";
@@ -20,8 +21,12 @@ export function decodeFloats(type: FloatType, bytes: Uint8Array): Float32Array {
   }
 }
 
-/** f32 as little-endian bytes, rounded to nearest even. The result may share the memory of `values`. */
-export function encodeFloats(type: FloatType, values: Float32Array): Uint8Array {
+/**
+ * f32 as little-endian bytes, rounded to nearest even. The result may share the memory of `values`. Throws where a value
+ * would become infinite, because one such weight poisons the model.
+ */
+export function encodeFloats(type: FloatType, values: Float32Array, where: string): Uint8Array {
+  checkRange(type, values, where);
   switch (type) {
     case "f32":
       return asBytes(values);
@@ -30,6 +35,21 @@ export function encodeFloats(type: FloatType, values: Float32Array): Uint8Array 
     case "bf16":
       return asBytes(f32ToBf16(values));
   }
+}
+
+/** The smallest magnitudes that round to infinity: half a unit above the largest finite numbers. */
+const overflow = { f32: Infinity, f16: 65520, bf16: 2 ** 128 - 2 ** 119 } as const satisfies Record<FloatType, number>;
+
+function checkRange(type: FloatType, values: Float32Array, where: string): void {
+  if (type === "f32") return;
+  let largest = 0;
+  for (let i = 0; i < values.length; i++) {
+    const magnitude = Math.abs(values[i]!);
+    if (magnitude > largest) largest = magnitude;
+  }
+  if (largest < overflow[type]) return;
+  const fix = type === "f16" ? "write bf16 or f32" : "write f32";
+  throw new EspalierError({ where, expected: `values below ${overflow[type]} (${type})`, found: `${largest}`, fix });
 }
 
 export function asBytes(view: ArrayBufferView): Uint8Array {

@@ -277,7 +277,9 @@ export async function writeSafetensors(
   const writer = await createAtomicWriter(path);
   try {
     await writer.write(buildHeader(tensors, type, metadata));
-    for (const tensor of tensors) await writer.write(encodeFloats(type, await readPlanned(tensor)));
+    for (const tensor of tensors) {
+      await writer.write(encodeFloats(type, await readPlanned(tensor), `tensor ${tensor.name}`));
+    }
   } catch (error) {
     await writer.abort();
     throw error;

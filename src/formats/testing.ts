@@ -3,7 +3,7 @@ import { EspalierError, type Rng } from "../base/index.js";
 
 /** A damaged copy: bits flipped, lengths made absurd, bytes cut, repeated or put in, mostly within the first `header` bytes. */
 export function mutateBytes(bytes: Uint8Array, rng: Rng, header = bytes.byteLength): Uint8Array {
-  let result = Uint8Array.from(bytes);
+  let result: Uint8Array = Uint8Array.from(bytes);
   for (let times = 1 + rng.int(3); times > 0; times--) {
     const at = rng.int(Math.max(1, Math.min(header, result.byteLength)));
     result = damages[rng.int(damages.length)]!(result, at, rng);
@@ -23,7 +23,8 @@ const damages: readonly ((bytes: Uint8Array, at: number, rng: Rng) => Uint8Array
     return bytes;
   },
   (bytes, at, rng) => {
-    if (at + 4 <= bytes.byteLength) new DataView(bytes.buffer).setUint32(at, absurd[rng.int(absurd.length)]!, true);
+    if (at + 4 <= bytes.byteLength)
+      new DataView(bytes.buffer, bytes.byteOffset).setUint32(at, absurd[rng.int(absurd.length)]!, true);
     return bytes;
   },
   (bytes, at) => bytes.slice(0, at),
@@ -84,7 +85,7 @@ function damageField(value: unknown, rng: Rng): void {
   const inner = holder[key];
   if (inner !== null && typeof inner === "object" && rng.int(3) > 0) damageField(inner, rng);
   else if (rng.int(4) === 0) delete holder[key];
-  else holder[key] = strange[rng.int(strange.length)];
+  else holder[key] = structuredClone(strange[rng.int(strange.length)]);
 }
 
 /** Runs `attempt`; success and a clear error are both fine, anything else is thrown on. Returns which it was. */

@@ -174,6 +174,6 @@ describe("Q8_0 quantisation", () => {
 test("f16 refuses what would become infinite", () => {
   expect(() => quantise("f16", Float32Array.of(1, 65519), "w")).not.toThrow();
   expect(() => quantise("f16", Float32Array.of(1, -65520), "w")).toThrow(
-    "expected values up to 65504 (f16), found 65520",
+    "expected values below 65520 (f16), found 65520",
   );
 });

@@ -1,29 +1,12 @@
 /** @module f32 to the types that the writer knows, rounding as llama.cpp's own quantiser does. */
-import { EspalierError } from "../../base/index.js";
 import { f32ToF16 } from "../../tensor/index.js";
 import { encodeFloats } from "../floats.js";
 import type { WritableType } from "./types.js";
 
-/** Bytes of a tensor in one type. Throws where f16 cannot hold a value: an infinite weight would poison the model. */
+/** Bytes of a tensor in one type. Throws where the type cannot hold a value. */
 export function quantise(type: WritableType, values: Float32Array, where: string): Uint8Array {
   if (type === "q8_0") return quantiseQ8_0(values);
-  if (type === "f16") checkHalfRange(values, where);
-  return encodeFloats(type, values);
-}
-
-const largestHalf = 65504;
-
-/** The largest magnitude that still rounds to a finite f16 is just below 65520. */
-export function checkHalfRange(values: Float32Array, where: string): void {
-  let largest = 0;
-  for (let i = 0; i < values.length; i++) largest = Math.max(largest, Math.abs(values[i]!));
-  if (largest < 65520) return;
-  throw new EspalierError({
-    where,
-    expected: `values up to ${largestHalf} (f16)`,
-    found: `${largest}`,
-    fix: "write bf16 or f32",
-  });
+  return encodeFloats(type, values, where);
 }
 
 /**
