@@ -19,14 +19,19 @@ function quantiseQ8_0(values: Float32Array): Uint8Array {
   const signed = new Int8Array(bytes.buffer);
   const scales = new Float32Array(blocks);
   for (let block = 0; block < blocks; block++) {
+    const from = 32 * block;
     let largest = 0;
-    for (let i = 32 * block; i < 32 * block + 32; i++) largest = Math.max(largest, Math.abs(values[i]!));
+    for (let i = from; i < from + 32; i++) {
+      const magnitude = Math.abs(values[i]!);
+      if (magnitude > largest) largest = magnitude;
+    }
     const d = Math.fround(largest / 127);
     scales[block] = d;
     const inverse = d === 0 ? 0 : Math.fround(1 / d);
+    const to = 34 * block + 2;
     for (let i = 0; i < 32; i++) {
-      const scaled = Math.fround(values[32 * block + i]! * inverse);
-      signed[34 * block + 2 + i] = scaled < 0 ? -Math.floor(0.5 - scaled) : Math.floor(scaled + 0.5);
+      const scaled = Math.fround(values[from + i]! * inverse);
+      signed[to + i] = scaled < 0 ? (scaled - 0.5) | 0 : (scaled + 0.5) | 0;
     }
   }
   const halves = f32ToF16(scales);
