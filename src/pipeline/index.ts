@@ -1,5 +1,7 @@
 export { type Budget, type CostName, costNames, parseBudget, resolveBudgets } from "./budget.js";
+export { forecast, renderForecast } from "./forecast.js";
 export { checkRecipe, parseRecipe, type Recipe, type RecipeInput, readRecipe, recipeJsonSchema } from "./recipe.js";
+export { type ReshapeOptions, type ReshapeOutcome, reshape } from "./reshape.js";
 export {
   type Artifact,
   listStore,
@@ -10,3 +12,4 @@ export {
   type StoreContext,
   type StoreEntry,
 } from "./store.js";
+export { logitTolerance, type Verified, verifyGguf, verifyHub } from "./verify.js";

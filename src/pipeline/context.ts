@@ -1,0 +1,116 @@
+import { join } from "node:path";
+import { digestJson, EspalierError, hashFile, type OnEvent } from "../base/index.js";
+import { createEngine, type Engine } from "../engine/index.js";
+import { type Model, modelParameters, openModel } from "../models/index.js";
+import { type LinearCost, memoryCost, modelMemory, parameterCost } from "../plan/index.js";
+import { buildSpace, type Space } from "../puzzle/index.js";
+import { createRuntime, type Runtime } from "../runtime/index.js";
+import { loadTokenizer, type Tokenizer } from "../tokenizer/index.js";
+import { type CostName, resolveBudgets } from "./budget.js";
+import { budgetsOf, type Recipe } from "./recipe.js";
+import { listFiles, openStore, type Store } from "./store.js";
+
+export interface RunOptions {
+  /** Directory of finished stages. */
+  store: string;
+  device: string;
+  threads: number | undefined;
+  onEvent: OnEvent;
+  signal: AbortSignal;
+}
+
+/** What every stage of a run shares. */
+export interface RunContext {
+  recipe: Recipe;
+  store: Store;
+  onEvent: OnEvent;
+  signal: AbortSignal;
+  runtime: Runtime;
+  parent: Model;
+  /** Content of the parent's files. */
+  parentDigest: string;
+  engine: Engine;
+  tokenizer: Tokenizer;
+  space: Space;
+  costs: Record<CostName, LinearCost>;
+  /** The parent's totals of each cost. */
+  parentCosts: Record<CostName, number>;
+  /** Upper bounds in the costs' own units. */
+  budgets: Record<string, number>;
+  close(): Promise<void>;
+}
+
+export async function createContext(recipe: Recipe, options: RunOptions): Promise<RunContext> {
+  const { onEvent, signal } = options;
+  const parent = await openModel(recipe.parent);
+  for (const message of parent.notices) onEvent({ event: "notice", level: "info", message });
+  checkLength(recipe, parent);
+  const runtime = await createRuntime({
+    device: options.device,
+    maxSessions: 24,
+    ...(options.threads !== undefined && { threads: options.threads }),
+  });
+  const { config } = parent;
+  const { batch, context } = recipe;
+  const parentCosts = { params: modelParameters(config), memory: modelMemory(config, { batch, context }).total };
+  return {
+    recipe,
+    store: freeingStore(openStore(options.store), runtime),
+    onEvent,
+    signal,
+    runtime,
+    parent,
+    parentDigest: await digestModel(recipe.parent),
+    engine: createEngine(runtime, parent),
+    tokenizer: await loadTokenizer(parent.sidecars.tokenizer ?? missingTokenizer(recipe.parent)),
+    space: buildSpace(config, { targets: recipe.targets, ffnFractions: [1, ...recipe.variants.ffn] }),
+    costs: { params: parameterCost(config), memory: memoryCost(config, { batch, context }) },
+    parentCosts,
+    budgets: resolveBudgets(budgetsOf(recipe), parentCosts),
+    async close() {
+      await runtime.dispose();
+      await parent.close();
+    },
+  };
+}
+
+/** Sessions keep the activations of their last run; between stages they are let go. */
+function freeingStore(store: Store, runtime: Runtime): Store {
+  return {
+    ...store,
+    async produce(request, context) {
+      const artifact = await store.produce(request, context);
+      if (!artifact.cached) await runtime.dispose();
+      return artifact;
+    },
+  };
+}
+
+function checkLength(recipe: Recipe, { config }: Model): void {
+  if (recipe.length <= config.maxPositions) return;
+  throw new EspalierError({
+    where: "length",
+    expected: `at most ${config.maxPositions} tokens, what the parent was made for`,
+    found: String(recipe.length),
+    fix: "give a smaller --length",
+    exitCode: 2,
+  });
+}
+
+function missingTokenizer(path: string): never {
+  throw new EspalierError({
+    where: path,
+    expected: "a tokenizer (tokenizer.json, or the vocabulary of a .gguf file)",
+    found: "none",
+    fix: "put the model's tokenizer.json beside its weights",
+  });
+}
+
+/** Digest of a model's files: of all in a directory, or of the one. */
+async function digestModel(path: string): Promise<string> {
+  const names = await listFiles(path).catch(() => []);
+  if (names.length === 0) return hashFile(path);
+  const hashes: Record<string, string> = {};
+  for (const name of names) hashes[name] = await hashFile(join(path, name));
+  return digestJson(hashes);
+}

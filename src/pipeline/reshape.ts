@@ -1,0 +1,197 @@
+import { cpus } from "node:os";
+import { join } from "node:path";
+import { createRssMeter, writeFileAtomic, writeJsonAtomic } from "../base/index.js";
+import { createLlamaCpp, type LlamaCpp } from "../llamacpp/index.js";
+import { openModel } from "../models/index.js";
+import { describeOmissions, type ReportData, type RunResult, renderReport, renderTable } from "../puzzle/index.js";
+import { cardOf } from "./card.js";
+import { createContext, type RunContext, type RunOptions } from "./context.js";
+import { openOutput, publishDirectory } from "./publish.js";
+import type { Recipe } from "./recipe.js";
+import { recordStages } from "./recording.js";
+import { reportDataOf } from "./report-data.js";
+import { resultOf } from "./result.js";
+import { buildStarts, type Realised, realiseChild } from "./stages/children.js";
+import { type Distilled, distilChild } from "./stages/distil.js";
+import { type Evaluation, evaluate, type Subject } from "./stages/evaluate.js";
+import { type Export, exportChild } from "./stages/export.js";
+import { buildLibrary, type Scored } from "./stages/library.js";
+import { type Prepared, prepare } from "./stages/prepare.js";
+import { type Sample, sampleModels } from "./stages/sample.js";
+import { type Candidate, type Searched, searchBlocks } from "./stages/search.js";
+import { measureSpeed, type Speed } from "./stages/speed.js";
+import type { Artifact } from "./store.js";
+
+export interface ReshapeOptions extends RunOptions {
+  /** What the user typed, for the report. */
+  command: string;
+}
+
+export interface ReshapeOutcome {
+  result: RunResult;
+  data: ReportData;
+  /** The final table as text. */
+  table: string;
+}
+
+/** A candidate with all that was made and measured of it. */
+export interface Child {
+  candidate: Candidate;
+  realised: Realised;
+  /** Absent where the recipe asks for no distillation. */
+  distilled?: Distilled;
+  /** The last of the two. */
+  subject: Subject;
+  before: Evaluation;
+  after: Evaluation;
+}
+
+/** The library's blocks put together as they are, for predicted against measured KL. */
+export interface Assembly {
+  candidate: Candidate;
+  measured: Evaluation;
+}
+
+/** Everything a run found out. */
+export interface Run {
+  prepared: Prepared;
+  scored: Scored;
+  searched: Searched;
+  parent: Evaluation;
+  child: Child;
+  baselines: Child[];
+  assemblies: Assembly[];
+  /** The child from starts without any refit. */
+  sliced: { evaluation: Evaluation; seconds: number };
+  speeds: Record<string, Speed>;
+  samples: Sample[];
+  exports: Export[];
+  llamaCpp: string;
+}
+
+/**
+ * Runs a recipe from parent to report. Finished stages are found in the store, so that a run that was stopped or killed
+ * goes on, and one whose recipe changed repeats only what depends on the change.
+ */
+export async function reshape(recipe: Recipe, options: ReshapeOptions): Promise<ReshapeOutcome> {
+  const started = performance.now();
+  const meter = createRssMeter();
+  await openOutput(recipe.out, recipe);
+  const recording = recordStages(options.onEvent);
+  const context = await createContext(recipe, { ...options, onEvent: recording.onEvent });
+  const llama = createLlamaCpp(options.threads === undefined ? {} : { threads: options.threads });
+  try {
+    for (const message of describeOmissions(context.space.omitted)) {
+      options.onEvent({ event: "notice", level: "info", message });
+    }
+    const run = await runStages(context, llama);
+    const { stages } = recording;
+    const data = await reportDataOf(context, run, {
+      command: options.command,
+      machine: `${cpus()[0]?.model.trim() ?? "unknown processor"}, ${context.runtime.threads} threads`,
+      stages,
+      seconds: (performance.now() - started) / 1000,
+      peakRssBytes: Math.max(meter.peakBytes(), ...stages.map(({ peakRssBytes }) => peakRssBytes)),
+    });
+    const result = resultOf(context, run, data);
+    await writeFileAtomic(join(recipe.out, "report.html"), await renderReport(data));
+    await writeJsonAtomic(join(recipe.out, "result.json"), result);
+    return { result, data, table: renderTable(data) };
+  } finally {
+    await llama.dispose();
+    await context.close();
+    meter.stop();
+  }
+}
+
+async function runStages(context: RunContext, llama: LlamaCpp): Promise<Run> {
+  const { recipe } = context;
+  const prepared = await prepare(context);
+  const scored = await buildLibrary(context, prepared);
+  const searched = await searchBlocks(context, scored);
+  const parentSubject: Subject = { name: "parent", digest: context.parentDigest, open: () => openModel(recipe.parent) };
+  const child = await makeChild(context, prepared, scored, searched.child);
+  const baselines: Child[] = [];
+  for (const candidate of searched.baselines) baselines.push(await makeChild(context, prepared, scored, candidate));
+  const assemblies = await measureAssemblies(context, prepared, scored, searched);
+  const sliced = await measureSliced(context, prepared, scored, searched.child);
+  const parent = await evaluate(context, prepared, parentSubject);
+  const { artifact, exports } = await exportChild(
+    context,
+    prepared,
+    { ...child, card: cardOf(context, prepared, parent, child) },
+    llama,
+  );
+  await publishDirectory(artifact.directory, recipe.out);
+  const runners = [parentSubject, child.subject, ...baselines.map(({ subject }) => subject)];
+  const speeds = await measureSpeed(context, runners, llama);
+  const samples = await sampleModels(context, [parentSubject, child.subject]);
+  const { llamaCpp } = await llama.version();
+  return {
+    prepared,
+    scored,
+    searched,
+    parent,
+    child,
+    baselines,
+    assemblies,
+    sliced,
+    speeds,
+    samples,
+    exports,
+    llamaCpp,
+  };
+}
+
+async function makeChild(
+  context: RunContext,
+  prepared: Prepared,
+  scored: Scored,
+  candidate: Candidate,
+): Promise<Child> {
+  const starts = await startsOf(context, scored, candidate);
+  const realised = await realiseChild(context, prepared, starts, candidate, { refit: true });
+  const before = await evaluate(context, prepared, realised, { stage: `evaluate/${candidate.name} before` });
+  if (context.recipe.distil.tokens === 0) return { candidate, realised, subject: realised, before, after: before };
+  const distilled = await distilChild(context, prepared, realised);
+  const after = await evaluate(context, prepared, distilled);
+  return { candidate, realised, distilled, subject: distilled, before, after };
+}
+
+/** The library, or for blocks that it lacks a small one of their own. */
+async function startsOf(
+  context: RunContext,
+  { variants, statistics }: Scored,
+  { space, name }: Candidate,
+): Promise<Artifact> {
+  if (!space) return variants;
+  return buildStarts(context, statistics, { refit: context.recipe.variants.refit, space, stage: `variants/${name}` });
+}
+
+/** Sequences on which assembled candidates are measured. */
+const assemblySequences = 32;
+
+async function measureAssemblies(
+  context: RunContext,
+  prepared: Prepared,
+  { variants }: Scored,
+  { pool, child, baselines }: Searched,
+): Promise<Assembly[]> {
+  const assemblies: Assembly[] = [];
+  for (const candidate of [child, ...pool, ...baselines]) {
+    if (candidate.predicted === undefined) continue;
+    const assembled = await realiseChild(context, prepared, variants, candidate, { refit: false });
+    const stage = `evaluate/${candidate.name} assembled`;
+    const measured = await evaluate(context, prepared, assembled, { stage, sequences: assemblySequences });
+    assemblies.push({ candidate, measured });
+  }
+  return assemblies;
+}
+
+async function measureSliced(context: RunContext, prepared: Prepared, scored: Scored, candidate: Candidate) {
+  const starts = await buildStarts(context, scored.statistics, { refit: false });
+  const named = { ...candidate, name: "child sliced" };
+  const assembled = await realiseChild(context, prepared, starts, named, { refit: false });
+  const evaluation = await evaluate(context, prepared, assembled);
+  return { evaluation, seconds: starts.seconds + assembled.artifact.seconds };
+}

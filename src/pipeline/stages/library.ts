@@ -1,0 +1,90 @@
+import type { LayerScores } from "../../puzzle/index.js";
+import {
+  calibrate,
+  capture,
+  composeLibrary,
+  type Library,
+  openBlockLibrary,
+  readScores,
+  scoreBlocks,
+} from "../../puzzle/index.js";
+import type { RunContext } from "../context.js";
+import type { Artifact } from "../store.js";
+import { buildStarts } from "./children.js";
+import type { Part, Prepared } from "./prepare.js";
+
+/** Sequences that run at once, so that a batch has about 2048 tokens. */
+export function textOf({ recipe }: RunContext, prepared: Prepared, part: Part) {
+  return { sequences: prepared.sequences[part], batch: Math.max(1, Math.round(2048 / recipe.length)) };
+}
+
+export interface Scored {
+  /** Directory of the variants' weights. */
+  variants: Artifact;
+  statistics: Artifact;
+  scores: LayerScores[];
+  scoresArtifact: Artifact;
+  /** Costs and scores of every block that the search may choose. */
+  library: Library;
+}
+
+/** Calibrates, builds every variant, and scores each in the parent's place. */
+export async function buildLibrary(context: RunContext, prepared: Prepared): Promise<Scored> {
+  const { recipe, store, parent, parentDigest, engine, runtime, space, onEvent, signal } = context;
+  const shared = { engine, runtime, space, onEvent, signal };
+  const offered = space.layers;
+
+  const statistics = await store.produce(
+    {
+      stage: "calibrate",
+      title: "what the parent's blocks see and do",
+      version: 1,
+      options: { offered },
+      inputs: { parent: parentDigest, text: prepared.artifact },
+      run: (directory) => calibrate({ ...shared, text: textOf(context, prepared, "calibrate"), directory }),
+    },
+    context,
+  );
+
+  const variants = await buildStarts(context, statistics, { refit: recipe.variants.refit });
+
+  const captured = await store.produce(
+    {
+      stage: "capture",
+      title: "what each block reads of the scoring text",
+      version: 1,
+      options: {},
+      inputs: { parent: parentDigest, text: prepared.artifact },
+      run: (directory) => capture({ ...shared, text: textOf(context, prepared, "score"), directory }),
+    },
+    context,
+  );
+
+  const scoresArtifact = await store.produce(
+    {
+      stage: "score",
+      title: "KL from the parent with one block replaced",
+      version: 1,
+      options: { offered },
+      inputs: { parent: parentDigest, captured, variants },
+      run: (directory) =>
+        scoreBlocks({
+          ...shared,
+          library: openBlockLibrary(variants.directory, parent),
+          text: textOf(context, prepared, "score"),
+          captured: captured.directory,
+          directory,
+        }),
+    },
+    context,
+  );
+
+  const scores: LayerScores[] = [];
+  for (let layer = 0; layer < parent.config.blocks.length; layer++) {
+    scores.push(await readScores(scoresArtifact.directory, layer));
+  }
+  const library = composeLibrary(parent.config, space, scores, {
+    costs: (block) => ({ params: context.costs.params.block(block), memory: context.costs.memory.block(block) }),
+  });
+  return { statistics, variants, scores, scoresArtifact, library };
+}

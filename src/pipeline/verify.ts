@@ -1,0 +1,107 @@
+import { EspalierError, mean } from "../base/index.js";
+import type { Engine } from "../engine/index.js";
+import type { LlamaCpp } from "../llamacpp/index.js";
+
+/** Largest difference of a logit that an export may show, by type; block-quantised types are reported, not bounded. */
+export const logitTolerance: Partial<Record<string, number>> = { f32: 1e-3, f16: 5e-2, bf16: 4e-1 };
+
+export interface VerifyGgufOptions {
+  llama: LlamaCpp;
+  path: string;
+  type: string;
+  /** The model that was written. */
+  engine: Engine;
+  sequences: readonly Int32Array[];
+  signal?: AbortSignal;
+}
+
+export interface Verified {
+  maxAbsLogitDifference: number;
+  /** Mean KL of llama.cpp's next-token distributions from ours, nats a token. */
+  kl: number;
+}
+
+/**
+ * Loads a GGUF in llama.cpp (f32 cache, no flash attention) and compares its logits with ours.
+ * @throws EspalierError beyond the tolerance of its type
+ */
+export async function verifyGguf({
+  llama,
+  path,
+  type,
+  engine,
+  sequences,
+  signal,
+}: VerifyGgufOptions): Promise<Verified> {
+  const vocabulary = engine.config.vocabSize;
+  const own: Float32Array[] = [];
+  for (const ids of sequences) own.push(await logitsOf(engine, ids));
+  let maxAbsLogitDifference = 0;
+  const divergences: number[] = [];
+  await llama.eachLogits(
+    path,
+    sequences.map((ids) => [...ids]),
+    (sequence, position, row) => {
+      const expected = own[sequence]!.subarray(position * vocabulary, (position + 1) * vocabulary);
+      maxAbsLogitDifference = Math.max(maxAbsLogitDifference, largestDifference(expected, row));
+      divergences.push(divergence(expected, row));
+    },
+    signal ? { signal } : {},
+  );
+  checkDifference(path, type, maxAbsLogitDifference);
+  return { maxAbsLogitDifference, kl: mean(divergences) };
+}
+
+/** Compares a checkpoint that was written and opened again with the model it was written from. */
+export async function verifyHub(reloaded: Engine, own: Engine, sequences: readonly Int32Array[]): Promise<number> {
+  let difference = 0;
+  for (const ids of sequences) {
+    difference = Math.max(difference, largestDifference(await logitsOf(own, ids), await logitsOf(reloaded, ids)));
+  }
+  checkDifference(reloaded.model.path, "f32", difference);
+  return difference;
+}
+
+async function logitsOf(engine: Engine, ids: Int32Array): Promise<Float32Array> {
+  return (await engine.logits(await engine.forward([ids]))).data;
+}
+
+function checkDifference(path: string, type: string, difference: number): void {
+  const tolerance = logitTolerance[type];
+  if (tolerance === undefined || difference <= tolerance) return;
+  throw new EspalierError({
+    where: path,
+    expected: `logits within ${tolerance} of the model's own`,
+    found: `a difference of ${difference.toPrecision(3)}`,
+    fix: "the export is wrong and must not be used; please report it with the model's configuration",
+  });
+}
+
+/** NaN anywhere counts as an infinite difference. */
+export function largestDifference(a: Float32Array, b: Float32Array): number {
+  let largest = a.length === b.length ? 0 : Number.POSITIVE_INFINITY;
+  for (let i = 0; i < a.length; i++) {
+    const difference = Math.abs(a[i]! - b[i]!);
+    if (!(difference <= largest)) largest = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
+  }
+  return largest;
+}
+
+/** KL(softmax(a) || softmax(b)) in nats. */
+export function divergence(a: Float32Array, b: Float32Array): number {
+  const [logZa, logZb] = [logSumExp(a), logSumExp(b)];
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) {
+    const logP = a[i]! - logZa;
+    sum += Math.exp(logP) * (logP - (b[i]! - logZb));
+  }
+  return sum;
+}
+
+function logSumExp(values: Float32Array): number {
+  let top = Number.NEGATIVE_INFINITY;
+  for (const value of values) top = Math.max(top, value);
+  let sum = 0;
+  for (const value of values) sum += Math.exp(value - top);
+  return top + Math.log(sum);
+}
