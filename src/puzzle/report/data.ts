@@ -42,6 +42,8 @@ export interface ReportScores {
   variants: string[];
   /** One per scored layer and variant; the rest of the grid stays empty. */
   cells: { layer: string; variant: string; kl: Interval }[];
+  /** layer -> variant in the child; outlined. */
+  chosen?: Record<string, string>;
 }
 
 export interface ReportSearch {

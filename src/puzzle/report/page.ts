@@ -1,7 +1,205 @@
-import type { ReportData } from "./data.js";
-import { headline } from "./format.js";
+import { formatBytes, formatSeconds } from "../../base/index.js";
+import { drawArchitecture } from "./architecture.js";
+import type { ReportData, ReportModel } from "./data.js";
+import { headline, showCost, showCount, showNumber, tableModels } from "./format.js";
+import { html, type Markup, raw } from "./markup.js";
+import { style } from "./style.js";
+import { tableColumns } from "./table.js";
+
+type Charts = typeof import("./charts.js");
 
 /** The report as one self-contained HTML file: no script, nothing loaded from elsewhere. */
 export async function renderReport(data: ReportData): Promise<string> {
-  return `<!doctype html><title>${data.title}</title><p>${headline(data)}`;
+  // Loaded here, because the chart library is large and nothing else needs it.
+  const charts = await import("./charts.js");
+  const sections = [
+    intro(data),
+    mainTable(data),
+    architecture(data),
+    curves(data, charts),
+    samples(data),
+    certificate(data),
+    scores(data, charts),
+    exportedFiles(data),
+    stages(data),
+    reproduce(data),
+  ];
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="Espalier">
+<title>${data.title}</title>
+<style>${raw(style)}</style>
+</head>
+<body>
+<main>
+${sections}
+<footer>Made by Espalier. This page is one file: no script, nothing loaded from elsewhere.</footer>
+</main>
+</body>
+</html>
+`.markup;
+}
+
+function intro(data: ReportData): Markup {
+  return html`<h1>${data.title}</h1>
+<p class="lead">${headline(data)}</p>
+${(data.notes ?? []).map((note) => html`<p class="note">${note}</p>`)}`;
+}
+
+function mainTable(data: ReportData): Markup {
+  const models = tableModels(data);
+  const columns = tableColumns(data).filter(({ cell }) => models.some((model) => cell(model) !== ""));
+  const { text, tokens, sequences } = data.evaluation;
+  return html`<figure class="panel"><table>
+<caption>Measured on ${showCount(tokens)} tokens set aside, in ${showCount(sequences)} sequences: ${text}. Intervals are 95 %, by sequence.</caption>
+<thead><tr><th scope="col">model</th>${columns.map(({ title }) => html`<th scope="col">${title}</th>`)}</tr></thead>
+<tbody>${models.map(
+    (model) => html`
+<tr class="${model.role}"><th scope="row">${model.name}</th>${columns.map(({ cell }) => html`<td>${splitNote(cell(model) || "–")}</td>`)}</tr>`,
+  )}
+</tbody></table></figure>
+${data.parentTraining ? html`<p class="note">${data.parentTraining}</p>` : ""}`;
+}
+
+/** What stands in brackets goes below, smaller. */
+function splitNote(text: string): Markup {
+  const [, value, note] = /^(.*?) \((.*)\)$/.exec(text) ?? [];
+  return value === undefined ? html`${text}` : html`${value}<span class="sub">${note}</span>`;
+}
+
+function architecture({ parent, child, parentConfig }: ReportData): Markup {
+  if (!child.blocks || !parent.blocks) return html``;
+  const unit = parentConfig
+    ? "Heights are shares of the parameters of the same part of the parent"
+    : "Heights are shares of the parent's key-value heads and widths";
+  return html`<h2>The child, layer by layer</h2>
+<figure class="panel wide">
+<ul class="legend">${swatch("attention", "attention")}${swatch("ffn", "feed-forward")}${swatch("ffn", "one linear map instead", "hatch")}${swatch("ffn", "the parent's outline", "outline")}</ul>
+${drawArchitecture(parent.blocks, child.blocks, parentConfig)}
+<figcaption>${unit}; an empty, dashed outline is a part that was removed. Point at a bar for its exact size.</figcaption>
+</figure>`;
+}
+
+function swatch(color: string, label: string, kind: "solid" | "hatch" | "outline" = "solid"): Markup {
+  const fill =
+    kind === "solid" ? `var(--${color})` : kind === "hatch" ? `url(#hatch-${color})` : `var(--${color}-soft)`;
+  const box = `<svg aria-hidden="true" width="13" height="13"><rect x=".5" y=".5" width="12" height="12" rx="2" fill="${fill}" stroke="var(--${color})" stroke-opacity=".55"/></svg>`;
+  return html`<li>${raw(box)}${label}</li>`;
+}
+
+function curves(data: ReportData, charts: Charts): Markup {
+  const figures: [title: string, chart: Markup | undefined, caption: string][] = [
+    [
+      "Frontier",
+      charts.drawFrontier(data),
+      "Line: the least sum of scores that any choice of blocks reaches under each budget, before distillation (an exact optimum at each point). Marks: divergence measured on the finished children, spread sideways where they coincide.",
+    ],
+    [
+      "Predicted against real",
+      charts.drawPredictions(data),
+      "Each candidate assembled and measured without distillation. On the dashed line the sum of single-block scores is exact; below it the sum overstates.",
+    ],
+    [
+      "Divergence against compute",
+      charts.drawCompute(data),
+      "After each stage, against the compute spent on that model until then.",
+    ],
+    ["Distillation", charts.drawLosses(data), "Loss of each child, with the same tokens in the same order."],
+  ];
+  const drawn = figures.filter(([, chart]) => chart !== undefined);
+  if (drawn.length === 0) return html``;
+  return html`<div class="pair">${drawn.map(
+    ([title, chart, caption]) => html`
+<section><h2>${title}</h2><figure class="panel">${legend(data, charts)}${chart}<figcaption>${caption}</figcaption></figure></section>`,
+  )}
+</div>`;
+}
+
+function legend({ child, baselines }: ReportData, charts: Charts): Markup {
+  const random = baselines.filter(({ name }) => name.startsWith("random"));
+  const shown: ReportModel[] = [child, ...baselines.filter((model) => !random.includes(model)), ...random.slice(0, 1)];
+  const label = ({ name }: ReportModel) => (random.length > 1 && name === random[0]!.name ? "random" : name);
+  return html`<ul class="legend">${shown.map((model) => html`<li>${charts.drawKey(model)}${label(model)}</li>`)}</ul>`;
+}
+
+function samples({ samples: list = [] }: ReportData): Markup {
+  if (list.length === 0) return html``;
+  return html`<h2>Side by side</h2>
+${list.map(
+  ({ prompt, outputs }) => html`<figure class="samples">${outputs.map(
+    ({ model, text }) => html`
+<section class="panel"><h3>${model}</h3><blockquote><span class="prompt">${prompt}</span>${withoutPrompt(text, prompt)}</blockquote></section>`,
+  )}
+</figure>`,
+)}`;
+}
+
+function withoutPrompt(text: string, prompt: string): string {
+  return text.startsWith(prompt) ? text.slice(prompt.length) : text;
+}
+
+function certificate({ search }: ReportData): Markup {
+  const { objective, bound, gap, seconds, spaceLog10, budgets } = search;
+  const proof = gap === 0 ? "gap 0: no other choice of these blocks has a smaller sum" : `gap ${showNumber(gap)}`;
+  return html`<h2>Search certificate</h2>
+<figure class="panel"><dl>
+<dt>Sum of scores</dt><dd>${showNumber(objective, 6)} nats a token</dd>
+<dt>Proven bound</dt><dd>${showNumber(bound, 6)} (${proof})</dd>
+${spaceLog10 === undefined ? "" : html`<dt>Choices in the space</dt><dd>10<sup>${spaceLog10.toFixed(1)}</sup></dd>`}
+<dt>Solved in</dt><dd>${showNumber(seconds)} s</dd>
+</dl>
+<table><thead><tr><th scope="col">budget</th><th scope="col">allowed</th><th scope="col">child</th><th scope="col">parent</th><th scope="col">price</th></tr></thead>
+<tbody>${budgets.map(
+    ({ name, unit, max, total, parent, shadowPrice }) => html`
+<tr><th scope="row">${name}</th><td>${showCost(max, name, unit)}</td><td>${showCost(total, name, unit)}</td><td>${parent === undefined ? "–" : showCost(parent, name, unit)}</td><td>${shadowPrice > 0 ? `${showNumber(shadowPrice * max * 0.01)} nats` : "not binding"}</td></tr>`,
+  )}
+</tbody></table>
+<figcaption>Price: what 1 % more of the budget would save in the sum of scores, from the linear relaxation.</figcaption></figure>`;
+}
+
+function scores({ scores: grid }: ReportData, charts: Charts): Markup {
+  const chart = grid && charts.drawScores(grid);
+  if (!grid || !chart) return html``;
+  return html`<h2>What each replacement costs</h2>
+<figure class="panel wide">${chart}
+<figcaption>Divergence from the parent, in nats a token, with exactly one block replaced; darker (brighter on dark pages) is worse, on a logarithmic scale.${grid.chosen ? " Outlined: the child's choice." : ""} Point at a cell for its interval.</figcaption></figure>`;
+}
+
+function exportedFiles({ exports: files = [] }: ReportData): Markup {
+  if (files.length === 0) return html``;
+  const difference = (file: (typeof files)[number]) =>
+    file.maxAbsLogitDifference !== undefined
+      ? `largest difference of a logit ${file.maxAbsLogitDifference.toExponential(1)}`
+      : file.kl !== undefined
+        ? `KL from our own logits ${showNumber(file.kl)}`
+        : "";
+  return html`<h2>Files</h2>
+<figure class="panel"><table class="text"><thead><tr><th scope="col">file</th><th scope="col">format</th><th scope="col">size</th><th scope="col">checked</th></tr></thead>
+<tbody>${files.map(
+    (file) => html`
+<tr><td><code>${file.path}</code></td><td>${file.format}</td><td>${file.bytes === undefined ? "–" : formatBytes(file.bytes)}</td><td>${[difference(file), file.note].filter(Boolean).join("; ") || "–"}</td></tr>`,
+  )}
+</tbody></table></figure>`;
+}
+
+function stages({ stages: list, seconds, peakRssBytes }: ReportData): Markup {
+  return html`<h2>Stages</h2>
+<figure class="panel"><table><thead><tr><th scope="col">stage</th><th scope="col">time</th><th scope="col">peak memory</th><th scope="col">from the store</th></tr></thead>
+<tbody>${list.map(
+    (stage) => html`
+<tr><th scope="row">${stage.name}</th><td>${formatSeconds(stage.seconds)}</td><td>${formatBytes(stage.peakRssBytes)}</td><td>${stage.cached ? "yes" : ""}</td></tr>`,
+  )}
+</tbody></table>
+<figcaption>This run took ${formatSeconds(seconds)} and at most ${formatBytes(peakRssBytes)}, all processes together. Stages from the store show what they took when they ran.</figcaption></figure>`;
+}
+
+function reproduce({ reproduce: { command, seed, versions, machine } }: ReportData): Markup {
+  return html`<h2>The same again</h2>
+<figure class="panel"><pre>${command}</pre>
+<dl><dt>Seed</dt><dd>${seed}</dd>
+${Object.entries(versions).map(([name, version]) => html`<dt>${name}</dt><dd>${version}</dd>`)}
+${machine ? html`<dt>Machine</dt><dd>${machine}</dd>` : ""}</dl></figure>`;
 }

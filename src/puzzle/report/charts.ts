@@ -1,0 +1,323 @@
+/** @module The report's charts as static SVG; the one place that meets Observable Plot and linkedom. */
+import * as Plot from "@observablehq/plot";
+import { parseHTML } from "linkedom";
+import { formatBytes, formatCount, type Interval } from "../../base/index.js";
+import type { ComputePoint, LossCurve, ReportData, ReportModel, ReportScores } from "./data.js";
+import { showInterval, showNumber, tableModels } from "./format.js";
+import { type Markup, raw } from "./markup.js";
+import { colorOf, symbolOf } from "./palette.js";
+
+type Options = Plot.PlotOptions;
+type Model = Pick<ReportModel, "name" | "role">;
+
+const [width, height] = [480, 330];
+
+function draw(options: Options, alt: string): Markup {
+  const { document } = parseHTML("<!doctype html><html><body></body></html>");
+  const figure = Plot.plot({
+    document: document as unknown as NonNullable<Options["document"]>,
+    width,
+    height,
+    marginTop: 26,
+    marginLeft: 56,
+    marginRight: 18,
+    marginBottom: 40,
+    ariaLabel: alt,
+    color: { type: "identity" },
+    symbol: { type: "identity" },
+    style: { background: "transparent", fontSize: "12px", color: "var(--soft)" },
+    ...options,
+  });
+  figure.setAttribute("role", "img");
+  return raw(figure.outerHTML);
+}
+
+const grid: Plot.Markish[] = [
+  Plot.gridX({ stroke: "var(--grid)", strokeOpacity: 1 }),
+  Plot.gridY({ stroke: "var(--grid)", strokeOpacity: 1 }),
+];
+
+/** What each shape and colour stands for; every chart of models has it above. */
+export function drawKey(model: Model): Markup {
+  const figure = draw(
+    {
+      width: 14,
+      height: 14,
+      margin: 1,
+      axis: null,
+      x: { domain: [-1, 1] },
+      y: { domain: [-1, 1] },
+      marks: [Plot.dot([model], { x: 0, y: 0, ...dotStyle(model), r: 5 })],
+    },
+    "",
+  );
+  return raw(figure.markup.replace('role="img"', 'aria-hidden="true"').replace(' aria-label=""', ""));
+}
+
+function dotStyle(model: Model) {
+  const color = colorOf(model);
+  return { fill: color, stroke: "var(--panel)", strokeWidth: 1, symbol: symbolOf(model) as Plot.SymbolType, r: 6 };
+}
+
+/** Summed scores against the budget as a line; measured children, with their intervals, where they came to stand. */
+export function drawFrontier(data: ReportData): Markup | undefined {
+  const { frontier } = data;
+  if (!frontier || frontier.points.length < 2) return undefined;
+  const show = frontier.name === "params" ? formatCount : frontier.unit === "bytes" ? formatBytes : plainNumber;
+  const placed = tableModels(data).flatMap((model) => {
+    const cost = model.cost ?? (frontier.name === "params" ? model.parameters : undefined);
+    return model.kl && cost !== undefined ? [{ model, cost, kl: model.kl }] : [];
+  });
+  const points = frontier.points.filter(({ objective }) => objective > 0);
+  const y = logScale([...points.map(({ objective }) => objective), ...placed.flatMap(({ kl }) => inside(kl))]);
+  const marks = placed.flatMap(({ model, cost, kl }, i) =>
+    // Children of one budget stand at nearly one place: spread sideways so that their intervals can be told apart.
+    measured({ model, kl, x: cost, y: kl.mean, axis: "y", dx: (i - (placed.length - 1) / 2) * 11 }),
+  );
+  return draw(
+    {
+      x: { label: `budget: ${frontier.name} →`, ticks: 5, tickFormat: (value: number) => show(value), nice: true },
+      y: { ...y, label: "↑ nats a token" },
+      marginBottom: 42,
+      marks: [
+        ...grid,
+        Plot.line(points, { x: "budget", y: "objective", stroke: "var(--ink)", strokeWidth: 1.75 }),
+        Plot.dot(points, {
+          x: "budget",
+          y: "objective",
+          r: 3,
+          fill: "var(--ink)",
+          title: ({ budget, objective }) => `${show(budget)}: summed scores ${showNumber(objective)}`,
+        }),
+        ...marks,
+      ],
+    },
+    `Frontier: least summed score for budgets of ${frontier.name} from ${show(frontier.points[0]!.budget)} to ${show(frontier.points.at(-1)!.budget)}, and the measured divergence of ${placed.map(({ model, kl }) => `${model.name} ${showNumber(kl.mean)}`).join(", ")}.`,
+  );
+}
+
+interface Measured {
+  model: Model;
+  kl: Interval;
+  x: number;
+  y: number;
+  /** Along which axis the interval lies. */
+  axis: "x" | "y";
+  dx?: number;
+}
+
+function measured({ model, kl, x, y, dx = 0 }: Measured): Plot.Markish[] {
+  const title = `${model.name}: ${showInterval(kl)}`;
+  const [low, high] = [Math.max(kl.low, Number.MIN_VALUE), kl.high];
+  const finite = Number.isFinite(low) && Number.isFinite(high) && kl.low > 0;
+  return [
+    ...(finite
+      ? [Plot.ruleX([{ x, low, high }], { x: "x", y1: "low", y2: "high", stroke: colorOf(model), strokeWidth: 2, dx })]
+      : []),
+    Plot.dot([{ x, y }], { x: "x", y: "y", ...dotStyle(model), title: () => title, dx }),
+  ];
+}
+
+/** Summed scores against what the assembled children really have, before distillation. */
+export function drawPredictions({ predictions, ...data }: ReportData): Markup | undefined {
+  const points = (predictions ?? []).filter(({ predicted, measured: { mean } }) => predicted > 0 && mean > 0);
+  if (points.length === 0) return undefined;
+  const scale = logScale(points.flatMap(({ predicted, measured: kl }) => [predicted, ...inside(kl)]));
+  const [low, high] = scale.domain;
+  return draw(
+    {
+      x: { ...scale, label: "predicted: summed scores →" },
+      y: { ...scale, label: "↑ measured, nats a token" },
+      marks: [
+        ...grid,
+        Plot.line(
+          [
+            [low, low],
+            [high, high],
+          ],
+          { stroke: "var(--soft)", strokeDasharray: "4 3" },
+        ),
+        ...points.flatMap(({ model: name, predicted, measured: kl }) =>
+          measured({ model: roleOf(data, name), kl, x: predicted, y: kl.mean, axis: "y" }),
+        ),
+      ],
+    },
+    `Predicted against measured divergence: ${points.map(({ model, predicted, measured: { mean } }) => `${model} ${showNumber(predicted)} predicted, ${showNumber(mean)} measured`).join("; ")}.`,
+  );
+}
+
+/** Divergence after each stage against the compute spent until then. */
+export function drawCompute({ compute = [], ...data }: ReportData): Markup | undefined {
+  const points = compute.filter(({ kl }) => kl > 0);
+  if (points.length < 2) return undefined;
+  const byModel = groupBy(points, ({ model }) => model);
+  const describe = ({ model, stage, seconds, kl }: ComputePoint) =>
+    `${model}, ${stage}: ${showNumber(kl)} after ${showNumber(seconds)} s`;
+  return draw(
+    {
+      x: { label: "compute, seconds on this machine →", ticks: 5, nice: true, zero: true },
+      y: { ...logScale(points.map(({ kl }) => kl)), label: "↑ nats a token" },
+      marks: [
+        ...grid,
+        ...byModel.flatMap(([name, stages]) => {
+          const model = roleOf(data, name);
+          return [
+            Plot.line(stages, { x: "seconds", y: "kl", stroke: colorOf(model), strokeWidth: 1.75 }),
+            Plot.dot(stages, { x: "seconds", y: "kl", ...dotStyle(model), title: describe }),
+          ];
+        }),
+      ],
+    },
+    `Divergence against compute. ${points.map(describe).join("; ")}.`,
+  );
+}
+
+/** Distillation loss against tokens, averaged over stretches where there are many steps. */
+export function drawLosses({ losses = [], ...data }: ReportData): Markup | undefined {
+  const curves = losses.filter(({ points }) => points.length > 1);
+  if (curves.length === 0) return undefined;
+  const smooth = curves.map(({ model, points }) => ({ model, points: thin(points, 80) }));
+  const all = smooth.flatMap(({ points }) => points);
+  return draw(
+    {
+      x: { label: "tokens →", ticks: 5, tickFormat: (value: number) => formatCount(value), nice: true },
+      y: { ...logScale(all.map(({ loss }) => loss)), label: "↑ distillation loss" },
+      marks: [
+        ...grid,
+        // The child last, on top.
+        ...[...smooth].reverse().map(({ model: name, points }) => {
+          const model = roleOf(data, name);
+          return Plot.line(points, {
+            x: "tokens",
+            y: "loss",
+            stroke: colorOf(model),
+            strokeWidth: model.role === "child" ? 2.25 : 1.5,
+            title: () => name,
+          });
+        }),
+      ],
+    },
+    `Distillation loss: ${smooth.map(({ model, points }) => `${model} from ${showNumber(points[0]!.loss)} to ${showNumber(points.at(-1)!.loss)}`).join("; ")}.`,
+  );
+}
+
+function thin(points: LossCurve["points"], most: number): { tokens: number; loss: number }[] {
+  const size = Math.ceil(points.length / most);
+  return Array.from({ length: Math.ceil(points.length / size) }, (_, i) => {
+    const stretch = points.slice(i * size, (i + 1) * size);
+    const mean = (of: (point: (typeof stretch)[number]) => number) =>
+      stretch.reduce((sum, point) => sum + of(point), 0) / stretch.length;
+    return { tokens: mean(({ tokens }) => tokens), loss: mean(({ loss }) => loss) };
+  });
+}
+
+/** Scores of single replacements, layers by variants. */
+export function drawScores({ layers, variants, cells, chosen = {} }: ReportScores): Markup | undefined {
+  if (cells.length === 0) return undefined;
+  const heat = heatScale(cells.map(({ kl }) => kl.mean));
+  const numbers = layers.length <= 14;
+  const marginLeft = 16 + 6.6 * Math.max(...variants.map(({ length }) => length));
+  const row = numbers ? 26 : 20;
+  const isChosen = ({ layer, variant }: (typeof cells)[number]) => chosen[layer] === variant;
+  return draw(
+    {
+      width: marginLeft + Math.max(layers.length * (numbers ? 62 : 12), 240) + 10,
+      height: variants.length * row + 54,
+      marginLeft,
+      marginTop: 8,
+      marginRight: 10,
+      x: { type: "band", domain: layers, label: "layer", tickSize: 0, padding: 0.06, ...sparseTicks(layers) },
+      y: { type: "band", domain: variants, label: null, tickSize: 0, padding: 0.06 },
+      marks: [
+        Plot.cell(cells, {
+          x: "layer",
+          y: "variant",
+          fill: ({ kl }) => heat.color(kl.mean),
+          rx: 2,
+          title: ({ layer, variant, kl }) => `layer ${layer}, ${variant}: ${showInterval(kl)} nats a token`,
+        }),
+        Plot.cell(cells.filter(isChosen), {
+          x: "layer",
+          y: "variant",
+          fill: "none",
+          stroke: "var(--ink)",
+          strokeWidth: 2,
+          rx: 2,
+        }),
+        ...(numbers
+          ? [
+              Plot.text(cells, {
+                x: "layer",
+                y: "variant",
+                text: ({ kl }) => showNumber(Math.max(0, kl.mean), 2),
+                fill: ({ kl }) => (heat.share(kl.mean) > 0.5 ? "var(--page)" : "var(--ink)"),
+                fontSize: 11,
+                pointerEvents: "none",
+              }),
+            ]
+          : []),
+      ],
+    },
+    `Divergence when one block is replaced, ${layers.length} layers by ${variants.length} variants, from ${showNumber(heat.low)} to ${showNumber(heat.high)} nats a token.`,
+  );
+}
+
+function sparseTicks(layers: readonly string[]): { ticks?: string[] } {
+  return layers.length <= 40 ? {} : { ticks: layers.filter((_, i) => i % 5 === 0) };
+}
+
+/** Colour by the logarithm, between the smallest and the largest score above nothing. */
+function heatScale(values: readonly number[]) {
+  const positive = values.filter((value) => value > 0);
+  const [low, high] = [Math.min(...positive, 1), Math.max(...positive, Number.MIN_VALUE)];
+  const share = (value: number) =>
+    value <= low || high <= low ? 0 : Math.min(1, Math.log(value / low) / Math.log(high / low));
+  const color = (value: number) => {
+    const at = share(value) * 3;
+    const from = Math.min(2, Math.floor(at));
+    return `color-mix(in oklab, var(--heat-${from + 1}) ${Math.round(100 * (at - from))}%, var(--heat-${from}))`;
+  };
+  return { low, high, share, color };
+}
+
+/** A logarithmic axis with room at both ends and ticks at round numbers. */
+function logScale(values: readonly number[]) {
+  const positive = values.filter((value) => value > 0 && Number.isFinite(value));
+  const [least, most] = [Math.min(...positive), Math.max(...positive)];
+  const room = Math.max(0.06 * Math.log(most / least), 0.08);
+  const domain: [number, number] = [least * Math.exp(-room), most * Math.exp(room)];
+  return { type: "log" as const, domain, ticks: roundTicks(domain), tickFormat: (value: number) => plainNumber(value) };
+}
+
+function roundTicks([low, high]: [number, number]): number[] {
+  const steps = [[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9], [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1]];
+  const within = (step: readonly number[]) => {
+    const ticks: number[] = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+      for (const base of step) {
+        const tick = Number(`${base}e${power}`);
+        if (tick >= low && tick <= high) ticks.push(tick);
+      }
+    }
+    return ticks;
+  };
+  return steps.map(within).find(({ length }) => length <= 7) ?? within([1]);
+}
+
+function plainNumber(value: number): string {
+  return String(Number(value.toPrecision(4)));
+}
+
+function inside({ mean, low, high }: Interval): number[] {
+  return [mean, low, high].filter((value) => Number.isFinite(value) && value > 0);
+}
+
+function roleOf({ parent, child, baselines }: Pick<ReportData, "parent" | "child" | "baselines">, name: string): Model {
+  return [parent, child, ...baselines].find((model) => model.name === name) ?? { name, role: "baseline" };
+}
+
+function groupBy<T>(items: readonly T[], key: (item: T) => string): [string, T[]][] {
+  const groups = new Map<string, T[]>();
+  for (const item of items) groups.set(key(item), [...(groups.get(key(item)) ?? []), item]);
+  return [...groups];
+}
