@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { repositoryPath } from "../../base/testing.js";
-import type { ModelConfig, RopeScaling } from "../config.js";
+import { type ModelConfig, modelParameters, type RopeScaling } from "../config.js";
 import { gqa, linear, none, swiglu, testConfig } from "../testing.js";
 import { halvesToPairs, pairsToHalves, rotaryHeads } from "./gguf-names.js";
 import { configFromHub, configToHub } from "./hub.js";
@@ -122,6 +122,96 @@ describe("config.json", () => {
     });
     expect(configFromHub(configToHub(config, "bf16"), "x").config).toEqual(config);
     expect(configToHub(config, "bf16")).toMatchObject({ model_type: kind, torch_dtype: "bfloat16" });
+  });
+});
+
+describe("configurations as published", () => {
+  const common = {
+    hidden_act: "silu",
+    initializer_range: 0.02,
+    use_cache: true,
+    torch_dtype: "bfloat16",
+    attention_dropout: 0,
+  };
+  const qwen = {
+    ...common,
+    architectures: ["Qwen2ForCausalLM"],
+    bos_token_id: 151643,
+    eos_token_id: 151645,
+    hidden_size: 896,
+    intermediate_size: 4864,
+    max_position_embeddings: 32768,
+    max_window_layers: 21,
+    model_type: "qwen2",
+    num_attention_heads: 14,
+    num_hidden_layers: 24,
+    num_key_value_heads: 2,
+    rms_norm_eps: 1e-6,
+    rope_theta: 1000000,
+    sliding_window: 32768,
+    tie_word_embeddings: true,
+    transformers_version: "4.43.1",
+    use_sliding_window: false,
+    vocab_size: 151936,
+  };
+  const llama = {
+    ...common,
+    architectures: ["LlamaForCausalLM"],
+    attention_bias: false,
+    bos_token_id: 128000,
+    eos_token_id: [128001, 128008, 128009],
+    head_dim: 64,
+    hidden_size: 2048,
+    intermediate_size: 8192,
+    max_position_embeddings: 131072,
+    mlp_bias: false,
+    model_type: "llama",
+    num_attention_heads: 32,
+    num_hidden_layers: 16,
+    num_key_value_heads: 8,
+    pretraining_tp: 1,
+    rms_norm_eps: 1e-5,
+    rope_scaling: {
+      factor: 32,
+      high_freq_factor: 4,
+      low_freq_factor: 1,
+      original_max_position_embeddings: 8192,
+      rope_type: "llama3",
+    },
+    rope_theta: 500000,
+    tie_word_embeddings: true,
+    transformers_version: "4.45.0.dev0",
+    vocab_size: 128256,
+  };
+  const mistral = {
+    ...common,
+    architectures: ["MistralForCausalLM"],
+    bos_token_id: 1,
+    eos_token_id: 2,
+    hidden_size: 4096,
+    intermediate_size: 14336,
+    max_position_embeddings: 32768,
+    model_type: "mistral",
+    num_attention_heads: 32,
+    num_hidden_layers: 32,
+    num_key_value_heads: 8,
+    rms_norm_eps: 1e-5,
+    rope_theta: 10000,
+    sliding_window: 4096,
+    tie_word_embeddings: false,
+    transformers_version: "4.34.0.dev0",
+    vocab_size: 32000,
+  };
+
+  // Parameter counts as their model cards give them.
+  test.each([
+    ["Qwen2.5 0.5B", qwen, 494_032_768, 0],
+    ["Llama 3.2 1B", llama, 1_235_814_400, 0],
+    ["Mistral 7B v0.1", mistral, 7_241_732_096, 1],
+  ])("%s", (_, json, parameters, notices) => {
+    const { config, notices: found } = configFromHub(json, "config.json");
+    expect(modelParameters(config)).toBe(parameters);
+    expect(found).toHaveLength(notices);
   });
 });
 

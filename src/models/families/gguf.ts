@@ -23,6 +23,7 @@ export async function configFromGguf(file: GgufFile, where: string): Promise<Mod
     });
   }
   const key = (name: string) => `${family}.${name}`;
+  refuseSplit(keys, where);
   refuseExperts(keys, key("expert_count"));
   const layers = keys.count(key("block_count"), 4096);
   const hiddenSize = keys.count(key("embedding_length"), 1 << 20);
@@ -94,6 +95,13 @@ function createKeyReader(metadata: GgufMetadata, where: string) {
       return good ? list : fail(key, `${layers} integers from 0 to ${limit}`);
     },
   };
+}
+
+function refuseSplit(keys: KeyReader, where: string): void {
+  const parts = keys.optionalCount("split.count", 1 << 16) ?? 1;
+  if (parts === 1) return;
+  const fix = "join the parts with llama.cpp's gguf-split --merge";
+  throw new EspalierError({ where, expected: "a GGUF in one file", found: `one of ${parts} parts`, fix, exitCode: 2 });
 }
 
 function refuseExperts(keys: KeyReader, key: string): void {
