@@ -32,26 +32,13 @@ function draw(options: Options, alt: string): Markup {
   return raw(figure.outerHTML);
 }
 
-const grid: Plot.Markish[] = [
-  Plot.gridX({ stroke: "var(--grid)", strokeOpacity: 1 }),
-  Plot.gridY({ stroke: "var(--grid)", strokeOpacity: 1 }),
-];
-
-/** What each shape and colour stands for; every chart of models has it above. */
-export function drawKey(model: Model): Markup {
-  const figure = draw(
-    {
-      width: 14,
-      height: 14,
-      margin: 1,
-      axis: null,
-      x: { domain: [-1, 1] },
-      y: { domain: [-1, 1] },
-      marks: [Plot.dot([model], { x: 0, y: 0, ...dotStyle(model), r: 5 })],
-    },
-    "",
-  );
-  return raw(figure.markup.replace('role="img"', 'aria-hidden="true"').replace(' aria-label=""', ""));
+/** Grid lines, at the ticks of the axes where those are given. */
+function grid({ x, y }: { x?: number[]; y?: number[] }): Plot.Markish[] {
+  const stroke = { stroke: "var(--grid)", strokeOpacity: 1 };
+  return [
+    Plot.gridX({ ...stroke, ...(x ? { ticks: x } : { tickSpacing: 80 }) }),
+    Plot.gridY({ ...stroke, ...(y && { ticks: y }) }),
+  ];
 }
 
 function dotStyle(model: Model) {
@@ -63,7 +50,7 @@ function dotStyle(model: Model) {
 export function drawFrontier(data: ReportData): Markup | undefined {
   const { frontier } = data;
   if (!frontier || frontier.points.length < 2) return undefined;
-  const show = frontier.name === "params" ? formatCount : frontier.unit === "bytes" ? formatBytes : plainNumber;
+  const show = frontier.name === "params" ? shortCount : frontier.unit === "bytes" ? formatBytes : plainNumber;
   const placed = tableModels(data).flatMap((model) => {
     const cost = model.cost ?? (frontier.name === "params" ? model.parameters : undefined);
     return model.kl && cost !== undefined ? [{ model, cost, kl: model.kl }] : [];
@@ -80,7 +67,7 @@ export function drawFrontier(data: ReportData): Markup | undefined {
       y: { ...y, label: "↑ nats a token" },
       marginBottom: 42,
       marks: [
-        ...grid,
+        ...grid({ y: y.ticks }),
         Plot.line(points, { x: "budget", y: "objective", stroke: "var(--ink)", strokeWidth: 1.75 }),
         Plot.dot(points, {
           x: "budget",
@@ -129,7 +116,7 @@ export function drawPredictions({ predictions, ...data }: ReportData): Markup | 
       x: { ...scale, label: "predicted: summed scores →" },
       y: { ...scale, label: "↑ measured, nats a token" },
       marks: [
-        ...grid,
+        ...grid({ x: scale.ticks, y: scale.ticks }),
         Plot.line(
           [
             [low, low],
@@ -151,14 +138,15 @@ export function drawCompute({ compute = [], ...data }: ReportData): Markup | und
   const points = compute.filter(({ kl }) => kl > 0);
   if (points.length < 2) return undefined;
   const byModel = groupBy(points, ({ model }) => model);
+  const y = logScale(points.map(({ kl }) => kl));
   const describe = ({ model, stage, seconds, kl }: ComputePoint) =>
     `${model}, ${stage}: ${showNumber(kl)} after ${showNumber(seconds)} s`;
   return draw(
     {
       x: { label: "compute, seconds on this machine →", ticks: 5, nice: true, zero: true },
-      y: { ...logScale(points.map(({ kl }) => kl)), label: "↑ nats a token" },
+      y: { ...y, label: "↑ nats a token" },
       marks: [
-        ...grid,
+        ...grid({ y: y.ticks }),
         ...byModel.flatMap(([name, stages]) => {
           const model = roleOf(data, name);
           return [
@@ -177,13 +165,13 @@ export function drawLosses({ losses = [], ...data }: ReportData): Markup | undef
   const curves = losses.filter(({ points }) => points.length > 1);
   if (curves.length === 0) return undefined;
   const smooth = curves.map(({ model, points }) => ({ model, points: thin(points, 80) }));
-  const all = smooth.flatMap(({ points }) => points);
+  const y = logScale(smooth.flatMap(({ points }) => points.map(({ loss }) => loss)));
   return draw(
     {
-      x: { label: "tokens →", ticks: 5, tickFormat: (value: number) => formatCount(value), nice: true },
-      y: { ...logScale(all.map(({ loss }) => loss)), label: "↑ distillation loss" },
+      x: { label: "tokens →", ticks: 5, tickFormat: shortCount, nice: true },
+      y: { ...y, label: "↑ distillation loss" },
       marks: [
-        ...grid,
+        ...grid({ y: y.ticks }),
         // The child last, on top.
         ...[...smooth].reverse().map(({ model: name, points }) => {
           const model = roleOf(data, name);
@@ -212,21 +200,28 @@ function thin(points: LossCurve["points"], most: number): { tokens: number; loss
 }
 
 /** Scores of single replacements, layers by variants. */
-export function drawScores({ layers, variants, cells, chosen = {} }: ReportScores): Markup | undefined {
-  if (cells.length === 0) return undefined;
+export function drawScores({ layers, variants, cells, chosen = {} }: ReportScores): Markup {
   const heat = heatScale(cells.map(({ kl }) => kl.mean));
   const numbers = layers.length <= 14;
   const marginLeft = 16 + 6.6 * Math.max(...variants.map(({ length }) => length));
   const row = numbers ? 26 : 20;
+  const slot = Math.max(10, Math.min(72, (930 - marginLeft) / layers.length));
   const isChosen = ({ layer, variant }: (typeof cells)[number]) => chosen[layer] === variant;
   return draw(
     {
-      width: marginLeft + Math.max(layers.length * (numbers ? 62 : 12), 240) + 10,
+      width: marginLeft + layers.length * slot + 10,
       height: variants.length * row + 54,
       marginLeft,
       marginTop: 8,
       marginRight: 10,
-      x: { type: "band", domain: layers, label: "layer", tickSize: 0, padding: 0.06, ...sparseTicks(layers) },
+      x: {
+        type: "band",
+        domain: layers,
+        label: "layer",
+        tickSize: 0,
+        padding: 0.06,
+        ...(slot < 22 && { ticks: layers.filter((_, i) => i % 5 === 0) }),
+      },
       y: { type: "band", domain: variants, label: null, tickSize: 0, padding: 0.06 },
       marks: [
         Plot.cell(cells, {
@@ -262,12 +257,8 @@ export function drawScores({ layers, variants, cells, chosen = {} }: ReportScore
   );
 }
 
-function sparseTicks(layers: readonly string[]): { ticks?: string[] } {
-  return layers.length <= 40 ? {} : { ticks: layers.filter((_, i) => i % 5 === 0) };
-}
-
 /** Colour by the logarithm, between the smallest and the largest score above nothing. */
-function heatScale(values: readonly number[]) {
+export function heatScale(values: readonly number[]) {
   const positive = values.filter((value) => value > 0);
   const [low, high] = [Math.min(...positive, 1), Math.max(...positive, Number.MIN_VALUE)];
   const share = (value: number) =>
@@ -302,6 +293,11 @@ function roundTicks([low, high]: [number, number]): number[] {
     return ticks;
   };
   return steps.map(within).find(({ length }) => length <= 7) ?? within([1]);
+}
+
+/** 150000 -> "150K". */
+function shortCount(value: number): string {
+  return formatCount(value).replace(/\.0(?=[A-Z])/, "");
 }
 
 function plainNumber(value: number): string {

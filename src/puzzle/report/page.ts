@@ -3,6 +3,7 @@ import { drawArchitecture } from "./architecture.js";
 import type { ReportData, ReportModel } from "./data.js";
 import { headline, showCost, showCount, showNumber, tableModels } from "./format.js";
 import { html, type Markup, raw } from "./markup.js";
+import { drawKey } from "./palette.js";
 import { style } from "./style.js";
 import { tableColumns } from "./table.js";
 
@@ -113,16 +114,16 @@ function curves(data: ReportData, charts: Charts): Markup {
   if (drawn.length === 0) return html``;
   return html`<div class="pair">${drawn.map(
     ([title, chart, caption]) => html`
-<section><h2>${title}</h2><figure class="panel">${legend(data, charts)}${chart}<figcaption>${caption}</figcaption></figure></section>`,
+<section><h2>${title}</h2><figure class="panel">${legend(data)}${chart}<figcaption>${caption}</figcaption></figure></section>`,
   )}
 </div>`;
 }
 
-function legend({ child, baselines }: ReportData, charts: Charts): Markup {
+function legend({ child, baselines }: ReportData): Markup {
   const random = baselines.filter(({ name }) => name.startsWith("random"));
   const shown: ReportModel[] = [child, ...baselines.filter((model) => !random.includes(model)), ...random.slice(0, 1)];
   const label = ({ name }: ReportModel) => (random.length > 1 && name === random[0]!.name ? "random" : name);
-  return html`<ul class="legend">${shown.map((model) => html`<li>${charts.drawKey(model)}${label(model)}</li>`)}</ul>`;
+  return html`<ul class="legend">${shown.map((model) => html`<li>${drawKey(model)}${label(model)}</li>`)}</ul>`;
 }
 
 function samples({ samples: list = [] }: ReportData): Markup {
@@ -161,18 +162,22 @@ ${spaceLog10 === undefined ? "" : html`<dt>Choices in the space</dt><dd>10<sup>$
 }
 
 function scores({ scores: grid }: ReportData, charts: Charts): Markup {
-  const chart = grid && charts.drawScores(grid);
-  if (!grid || !chart) return html``;
+  if (!grid || grid.cells.length === 0) return html``;
+  const { low, high } = charts.heatScale(grid.cells.map(({ kl }) => kl.mean));
   return html`<h2>What each replacement costs</h2>
-<figure class="panel wide">${chart}
-<figcaption>Divergence from the parent, in nats a token, with exactly one block replaced; darker (brighter on dark pages) is worse, on a logarithmic scale.${grid.chosen ? " Outlined: the child's choice." : ""} Point at a cell for its interval.</figcaption></figure>`;
+<figure class="panel wide">
+<p class="note scale">${showNumber(low, 2)} <span></span> ${showNumber(high, 2)} nats a token, logarithmic</p>
+${charts.drawScores(grid)}
+<figcaption>Divergence from the parent with exactly one block replaced.${grid.chosen ? " Outlined: the child's choice." : ""} Point at a cell for its interval.</figcaption></figure>`;
 }
 
 function exportedFiles({ exports: files = [] }: ReportData): Markup {
   if (files.length === 0) return html``;
   const difference = (file: (typeof files)[number]) =>
     file.maxAbsLogitDifference !== undefined
-      ? `largest difference of a logit ${file.maxAbsLogitDifference.toExponential(1)}`
+      ? file.maxAbsLogitDifference === 0
+        ? "logits identical"
+        : `logits within ${file.maxAbsLogitDifference.toExponential(1)}`
       : file.kl !== undefined
         ? `KL from our own logits ${showNumber(file.kl)}`
         : "";

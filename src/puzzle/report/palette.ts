@@ -1,4 +1,5 @@
 import type { ReportModel } from "./data.js";
+import { type Markup, raw } from "./markup.js";
 
 /** One colour for a model wherever it is drawn: a variable of the style, so that it follows light and dark. */
 export function colorOf({ name, role }: Pick<ReportModel, "name" | "role">): string {
@@ -15,4 +16,18 @@ export function symbolOf({ name, role }: Pick<ReportModel, "name" | "role">): Ma
   if (name.startsWith("uniform")) return "square";
   if (name.startsWith("greedy")) return "triangle";
   return name.startsWith("random") ? "diamond" : "times";
+}
+
+const outlines: Record<Mark, string> = {
+  circle: "M7 2a5 5 0 1 1 0 10a5 5 0 1 1 0-10z",
+  triangle: "M7 2l5.5 9.5h-11z",
+  square: "M2.5 2.5h9v9h-9z",
+  diamond: "M7 1l4 6l-4 6l-4-6z",
+  times: "M3 1l4 4l4-4l2 2l-4 4l4 4l-2 2l-4-4l-4 4l-2-2l4-4l-4-4z",
+};
+
+/** What stands for a model in the charts, for their legends. */
+export function drawKey(model: Pick<ReportModel, "name" | "role">): Markup {
+  const path = `<path d="${outlines[symbolOf(model)]}" fill="${colorOf(model)}"/>`;
+  return raw(`<svg aria-hidden="true" width="14" height="14">${path}</svg>`);
 }

@@ -40,9 +40,12 @@ th:last-child, td:last-child { padding-right: 0; }
 tbody th { color: var(--ink); font-size: 15px; text-align: left; }
 tr.child th, tr.child td { color: var(--child); font-weight: 600; }
 td .sub { display: block; color: var(--soft); font-size: 12.5px; font-weight: 400; }
-.text td, .text th { text-align: left; white-space: normal; }
+.text td, .text th { text-align: left; }
+.text td:first-child, .text td:last-child { white-space: normal; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13.5px; color: var(--soft); margin: 0 0 10px; padding: 0; list-style: none; }
 .legend svg { display: inline-block; vertical-align: -1px; margin-right: 6px; }
+.scale { display: flex; align-items: center; gap: 8px; margin: 0 0 8px; }
+.scale span { width: 150px; height: 10px; border-radius: 3px; background: linear-gradient(to right in oklab, var(--heat-0), var(--heat-1), var(--heat-2), var(--heat-3)); }
 .samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 14px; }
 .samples blockquote { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: Georgia, "Iowan Old Style", serif; font-size: 16px; line-height: 1.5; }
 .samples .prompt { color: var(--soft); }
