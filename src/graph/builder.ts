@@ -266,6 +266,11 @@ function createMethods(core: GraphCore) {
       return one("where", [binary("and")(same, past), scalar(0), scalar(maskedScore)], {});
     },
 
+    /**
+     * x, computed into anything only when `others` are done; bounds how many large values are alive at one time.
+     * Others that nothing else needs are dropped by `optimise`.
+     */
+    after: (x: Value, others: readonly Value[]) => (others.length === 0 ? x : one("after", [x, ...others], {})),
     /** The value of x; no gradient flows to it. */
     stopGradient: unary("stopGradient"),
     /** The value of a scalar whose gradients are given: pairs of x and d value / d x. */

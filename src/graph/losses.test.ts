@@ -53,8 +53,16 @@ function weightedMean(g: GraphBuilder, perPosition: Value, weights: Value): Valu
   return g.div(g.sum(g.mul(perPosition, weights)), g.sum(weights));
 }
 
-test.each([1, 2, 3, 7, undefined])("cross-entropy in chunks of %s equals the textbook form", (chunk) => {
-  const chunked = run((g, { x, w, ids, weights }) => g.crossEntropy(x, w, ids, weights, { ...(chunk && { chunk }) }));
+test.each<[number | undefined, number | undefined]>([
+  [undefined, undefined],
+  [1, undefined],
+  [2, 5],
+  [3, 11],
+  [undefined, 4],
+])("cross-entropy in chunks of %s and tiles of %s equals the textbook form", (chunk, tile) => {
+  const chunked = run((g, { x, w, ids, weights }) =>
+    g.crossEntropy(x, w, ids, weights, { ...(chunk && { chunk }), ...(tile && { tile }) }),
+  );
   const plain = run((g, { x, w, ids, weights }) =>
     weightedMean(g, g.neg(g.gatherLast(g.logSoftmax(g.linear(x, w)), ids)), weights),
   );

@@ -3,14 +3,22 @@ import type { Value } from "./types.js";
 
 type Builder = GraphCore & GraphMethods;
 
-export interface CrossEntropyOptions {
-  /** Positions whose logits exist at one time. Defaults to as many as keep them under 64 MiB. */
+export interface ChunkOptions {
+  /**
+   * Positions whose logits exist at one time. Defaults to as many as keep them within 128 MiB: products are faster the
+   * more rows they have.
+   */
   chunk?: number;
   /** f32 scalar that the weighted sum is divided by. Defaults to the sum of the weights. */
   denominator?: Value;
 }
 
-export interface KlDivergenceOptions extends CrossEntropyOptions {
+export interface CrossEntropyOptions extends ChunkOptions {
+  /** Entries of the vocabulary that are worked on at a time. Defaults to a tile of logits of 4 MiB. */
+  tile?: number;
+}
+
+export interface KlDivergenceOptions extends ChunkOptions {
   /** Both sets of logits are divided by it (the result is not multiplied by its square). Defaults to 1. */
   temperature?: number;
 }
@@ -23,8 +31,10 @@ export interface LanguageHead {
   head: Value;
 }
 
-const chunkBytes = 64 * 2 ** 20;
-/** Probabilities below it count as it, so that a loss of more than 85 nats a position is reported as 85. */
+const chunkBytes = 128 * 2 ** 20;
+/** Logits of one tile of the vocabulary: what stays in a cache between the operations on it. */
+const tileBytes = 4 * 2 ** 20;
+/** Probabilities below it count as it in the value of a divergence, so that no term of it exceeds 85 nats. */
 const smallestProbability = 1e-37;
 
 /** Losses over a large vocabulary that hold the logits of one chunk of positions at a time. */
@@ -40,18 +50,25 @@ export function createLosses(g: Builder) {
      * @param weights f32 [N]; positions with weight 0 are not chosen (their targets must still be valid ids)
      */
     crossEntropy(hidden: Value, head: Value, targets: Value, weights: Value, options: CrossEntropyOptions = {}): Value {
-      const share = g.div(weights, options.denominator ?? g.sum(weights)); // [N]
-      const sums = createSums(g, head);
-      for (const [from, to] of chunksOf(hidden, head, options.chunk)) {
-        const x = g.slice(hidden, 0, from, to); // [C, H]
-        const ids = g.slice(targets, 0, from, to); // [C]
-        const w = g.slice(share, 0, from, to); // [C]
-        const p = g.softmax(g.linear(x, head)); // [C, V]
-        sums.addLoss(g.neg(logOf(g, g.gatherLast(p, ids))), w);
-        // d loss / d logits = (p - onehot) w. The one-hot part is two lookups of rows, so nothing is done to p.
-        sums.addGradient(p, x, w, g.gather(head, ids));
+      const share = g.reshape(g.div(weights, options.denominator ?? g.sum(weights)), [-1, 1]); // [N, 1]
+      const chunks = chunksOf(hidden, head, options.chunk);
+      const tiles = tilesOf(head, chunks[0]![1], options.tile).map(([from, to]) => g.slice(head, 0, from, to)); // [Vt, H] each
+      const sums = createSums(g, tiles.length);
+      for (const [from, to] of chunks) {
+        const x = sums.next(g.slice(hidden, 0, from, to)); // [C, H]
+        const w = g.slice(share, 0, from, to); // [C, 1]
+        const { p, scales, logSum, expected } = tiledSoftmax(g, x, tiles);
+        const target = g.gather(head, g.slice(targets, 0, from, to)); // [C, H]
+        const logit = g.sum(g.mul(x, target), { axes: [1], keepDims: true }); // [C, 1]
+        sums.addLoss(g.sum(g.mul(g.sub(logSum, logit), w)));
+        // d loss / d logits = (p - onehot) w. The one-hot part is two lookups of rows; the weights and the tiles'
+        // scales ride on the narrow side of the products. So nothing is done to p.
+        sums.addHidden(g.mul(g.sub(expected, target), w));
+        p.forEach((tile, t) => {
+          sums.addHead(t, tile, g.mul(x, g.mul(w, scales[t]!)));
+        });
       }
-      const targetRows = g.neg(g.mul(hidden, g.reshape(share, [-1, 1]))); // [N, H]
+      const targetRows = g.neg(g.mul(hidden, share)); // [N, H]
       return g.withGradient(sums.loss(), [
         [hidden, sums.hiddenGradient()],
         [head, g.scatterAdd(sums.headGradient(), targets, targetRows)],
@@ -69,18 +86,21 @@ export function createLosses(g: Builder) {
       weights: Value,
       { temperature = 1, ...options }: KlDivergenceOptions = {},
     ): Value {
-      const share = g.div(weights, options.denominator ?? g.sum(weights)); // [N]
-      const sums = createSums(g, student.head);
+      const share = g.reshape(g.div(weights, options.denominator ?? g.sum(weights)), [-1, 1]); // [N, 1]
+      const sums = createSums(g, 1);
       const product = { transposeB: true, alpha: 1 / temperature };
-      for (const [from, to] of chunksOf(student.hidden, student.head, options.chunk)) {
-        const x = g.slice(student.hidden, 0, from, to); // [C, H]
+      for (const [from, to] of chunksOf(student.hidden, student.head, options.chunk, 4)) {
+        const x = sums.next(g.slice(student.hidden, 0, from, to)); // [C, H]
+        const teacherX = sums.next(g.slice(teacher.hidden, 0, from, to)); // [C, H']
+        const w = g.slice(share, 0, from, to); // [C, 1]
         const logits = g.matmul(x, student.head, product); // [C, V]
-        const teacherLogits = g.matmul(g.slice(teacher.hidden, 0, from, to), teacher.head, product);
-        const p = g.softmax(teacherLogits);
-        const q = g.softmax(logits);
-        const w = g.slice(share, 0, from, to); // [C]
-        sums.addLoss(divergence(g, { p, q, difference: g.sub(teacherLogits, logits) }), w);
-        sums.addGradient(g.sub(q, p), x, g.scale(w, 1 / temperature));
+        const teacherLogits = g.matmul(teacherX, teacher.head, product);
+        const [p, q] = [g.softmax(teacherLogits), g.softmax(logits)];
+        sums.addLoss(g.sum(g.mul(divergence(g, { p, q, difference: g.sub(teacherLogits, logits) }), w)));
+        const slope = g.sub(q, p);
+        const column = g.scale(w, 1 / temperature);
+        sums.addHidden(g.mul(g.matmul(slope, student.head), column));
+        sums.addHead(0, slope, g.mul(x, column));
       }
       return g.withGradient(sums.loss(), [
         [student.hidden, sums.hiddenGradient()],
@@ -91,54 +111,91 @@ export function createLosses(g: Builder) {
 }
 
 /**
- * KL(p || q) of each row, [C]. With d = difference of the logits it is sum p d - (log Zp - log Zq), and the normalisers
- * follow from one entry, log Zp - log Zq = d_i - log(p_i / q_i); i = argmax p, where nothing underflows. So no pass
- * over the vocabulary takes a logarithm.
+ * The softmax of x head^T over all tiles [Vt, H] of the head, held as one softmax a tile: probabilities are
+ * `p[t] scales[t]`. A tile's logits [C, Vt] stay in the cache from the product that makes them to the one that reads
+ * them, where a full row of the vocabulary would not, and products with small results run at twice the rate.
+ *
+ * A tile's logsumexp follows from its largest logit and that one's probability, which cannot underflow.
  */
-function divergence(g: Builder, { p, q, difference }: { p: Value; q: Value; difference: Value }): Value {
-  const top = g.argMax(p); // [C]
-  const logRatio = g.sub(logOf(g, g.gatherLast(p, top)), logOf(g, g.gatherLast(q, top)));
-  const expected = g.sum(g.mul(p, difference), { axes: [1] });
-  return g.add(g.sub(expected, g.gatherLast(difference, top)), logRatio);
-}
-
-function logOf(g: Builder, probability: Value): Value {
-  return g.log(g.clip(probability, smallestProbability, 1));
-}
-
-/** Running sums over chunks: the loss, the head's gradient, and the rows of the hidden gradient. */
-function createSums(g: Builder, head: Value) {
-  let loss: Value | undefined;
-  let headGradient: Value | undefined;
-  const rows: Value[] = [];
+function tiledSoftmax(g: Builder, x: Value, tiles: readonly Value[]) {
+  const largest = (value: Value) => g.max(value, { axes: [1], keepDims: true });
+  const logits = tiles.map((rows) => g.linear(x, rows)); // [C, Vt]
+  const p = logits.map((tile) => g.softmax(tile));
+  const pulled = p.map((tile, t) => g.matmul(tile, tiles[t]!)); // [C, H]
+  const logSums = p.map((tile, t) => {
+    const logSum = g.sub(largest(logits[t]!), g.log(largest(tile))); // [C, 1]
+    return g.after(logSum, [pulled[t]!]); // one tile after the other
+  });
+  const peak = logSums.reduce((a, b) => g.maximum(a, b));
+  const factors = logSums.map((logSum) => g.exp(g.sub(logSum, peak)));
+  const total = factors.reduce((a, b) => g.add(a, b));
+  const scales = factors.map((factor) => g.div(factor, total));
   return {
-    addLoss(perPosition: Value, weights: Value): void {
-      const term = g.sum(g.mul(perPosition, weights));
-      loss = loss ? g.add(loss, term) : term;
-    },
-    /**
-     * `slope` [C, V] times `weights` [C] is the gradient of the logits, which x [C, H] made. The weights ride on the
-     * narrow side of both products; `minus` [C, H] is taken from the gradient of x before them.
-     */
-    addGradient(slope: Value, x: Value, weights: Value, minus?: Value): void {
-      const column = g.reshape(weights, [weights.shape[0]!, 1]);
-      const pulled = g.matmul(slope, head);
-      rows.push(g.mul(minus ? g.sub(pulled, minus) : pulled, column));
-      const weighted = g.mul(x, column);
-      headGradient = headGradient
-        ? g.gemm(slope, weighted, headGradient, { transposeA: true })
-        : g.matmul(slope, weighted, { transposeA: true });
-    },
-    loss: () => loss!,
-    hiddenGradient: () => g.concat(rows, 0),
-    headGradient: () => headGradient!,
+    p,
+    scales,
+    /** Of the whole vocabulary, [C, 1]. */
+    logSum: g.add(peak, g.log(total)),
+    /** Mean row of the head under the probabilities, [C, H]. */
+    expected: pulled.map((rows, t) => g.mul(rows, scales[t]!)).reduce((a, b) => g.add(a, b)),
   };
 }
 
-/** Chunks of nearly equal length, as [from, to) pairs. */
-function chunksOf(hidden: Value, head: Value, chunk?: number): [from: number, to: number][] {
+/** Running sums over chunks: the loss, the head's gradient (a part for each tile), the rows of the hidden gradient. */
+function createSums(g: Builder, tiles: number) {
+  const losses: Value[] = [];
+  const rows: Value[] = [];
+  const head: Value[] = Array(tiles);
+  const done = () => [...losses.slice(-1), ...rows.slice(-1), ...head.filter(() => true)];
+  return {
+    /** What belongs to a chunk, to be used when the chunk before is done with: its logits are free then. */
+    next: (x: Value) => g.after(x, done()),
+    addLoss(term: Value): void {
+      losses.push(losses.length === 0 ? term : g.add(losses.at(-1)!, term));
+    },
+    /** The hidden gradient of the next chunk, [C, H]. */
+    addHidden(gradient: Value): void {
+      rows.push(gradient);
+    },
+    /** Adds slope [C, Vt]^T x [C, H]. */
+    addHead(tile: number, slope: Value, x: Value): void {
+      const sum = head[tile];
+      head[tile] = sum ? g.gemm(slope, x, sum, { transposeA: true }) : g.matmul(slope, x, { transposeA: true });
+    },
+    loss: () => losses.at(-1)!,
+    hiddenGradient: () => g.after(g.concat(rows, 0), done()),
+    headGradient: () => g.concat(head, 0),
+  };
+}
+
+/**
+ * KL(p || q) of each row, [C, 1]. With d = difference of the logits it is sum p d - (log Zp - log Zq), and the
+ * normalisers follow from one entry, log Zp - log Zq = d_i - log(p_i / q_i); i = argmax p, where nothing underflows. So
+ * no pass over the vocabulary takes a logarithm.
+ */
+function divergence(g: Builder, { p, q, difference }: { p: Value; q: Value; difference: Value }): Value {
+  const top = g.argMax(p); // [C]
+  const entry = (x: Value) => g.reshape(g.gatherLast(x, top), [-1, 1]);
+  const logOf = (probability: Value) => g.log(g.clip(probability, smallestProbability, 1));
+  const logRatio = g.sub(logOf(entry(p)), logOf(entry(q)));
+  const expected = g.sum(g.mul(p, difference), { axes: [1], keepDims: true });
+  return g.add(g.sub(expected, entry(difference)), logRatio);
+}
+
+/** Chunks of nearly equal length, as [from, to) pairs; `copies` tensors of a chunk's logits are alive together. */
+function chunksOf(hidden: Value, head: Value, chunk?: number, copies = 1): [from: number, to: number][] {
   const positions = hidden.shape[0]!;
-  const most = chunk ?? Math.max(1, Math.floor(chunkBytes / (4 * head.shape[0]!)));
-  const size = Math.ceil(positions / Math.ceil(positions / most));
-  return Array.from({ length: Math.ceil(positions / size) }, (_, i) => [i * size, Math.min(positions, (i + 1) * size)]);
+  const most = chunk ?? Math.max(1, Math.floor(chunkBytes / copies / (4 * head.shape[0]!)));
+  return rangesOf(positions, Math.ceil(positions / Math.ceil(positions / most)));
+}
+
+/** Tiles of the vocabulary; their size is a multiple of what a product's inner kernel takes at a time. */
+function tilesOf(head: Value, positions: number, tile?: number): [from: number, to: number][] {
+  const vocabulary = head.shape[0]!;
+  if (tile !== undefined) return rangesOf(vocabulary, tile);
+  const count = Math.ceil((4 * positions * vocabulary) / tileBytes);
+  return rangesOf(vocabulary, Math.max(512, Math.ceil(vocabulary / count / 64) * 64));
+}
+
+function rangesOf(length: number, size: number): [from: number, to: number][] {
+  return Array.from({ length: Math.ceil(length / size) }, (_, i) => [i * size, Math.min(length, (i + 1) * size)]);
 }

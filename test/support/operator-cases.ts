@@ -147,6 +147,7 @@ export const gradientCases: Record<string, OperatorCase> = {
     g.attention(q, k, v, { mask: g.packedMask(ids(g, [0, 0, 1, 0, 1, 1], [2, 3])) }),
   ),
   "attention, no mask, scaled": attentionCase((g, q, k, v) => g.attention(q, k, v, { scale: 0.3 })),
+  after: { shapes: [[2, 3], [3], []], build: (g, [x, y, z]) => g.after(g.exp(x!), [g.exp(y!), z!]) },
   "withGradient, as crossEntropy": {
     shapes: [
       [5, 3],

@@ -61,7 +61,7 @@ function emitNodes(graph: Graph): Emission {
       names.set(output.id, results[i]!);
     });
   }
-  return { nodes: nameOutputs(graph, nodes, names), initializers };
+  return { nodes: resultsLast(nameOutputs(graph, nodes, names)), initializers };
 }
 
 function emitNode<K extends OpKind>(emitter: Emitter, inputs: readonly string[], node: NodeOf<K>): readonly string[] {
@@ -129,6 +129,19 @@ function nameOutputs(graph: Graph, nodes: readonly OnnxNode[], names: ReadonlyMa
     inputs: node.inputs.map(rename),
     outputs: node.outputs.map(rename),
   }));
+}
+
+/**
+ * Moves nodes whose results nobody else reads to the end, the first of them last.
+ *
+ * ONNX Runtime runs a graph in the order of a depth-first search from such nodes, the last of them first. So each
+ * result (a gradient of weights) is computed as soon as it can be, while its operands are warm in the cache, and not
+ * after everything else with all operands kept until then.
+ */
+function resultsLast(nodes: readonly OnnxNode[]): OnnxNode[] {
+  const read = new Set(nodes.flatMap((node) => node.inputs));
+  const isResult = (node: OnnxNode) => !node.outputs.some((output) => read.has(output));
+  return [...nodes.filter((node) => !isResult(node)), ...nodes.filter(isResult).reverse()];
 }
 
 function writeGraph(proto: ProtoWriter, graph: Graph, { nodes, initializers }: Emission, external: External): void {

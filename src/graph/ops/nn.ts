@@ -1,6 +1,7 @@
 import { microsoft } from "../onnx/emitter.js";
 import type { TensorType } from "../types.js";
 import { type OpDef, requireDType, requireRank, shapeError } from "./def.js";
+import { onnxTypeOf } from "./elementwise.js";
 import type { OpKind } from "./params.js";
 
 function requireFeatures(kind: OpKind, operand: string, type: TensorType, width: number): void {
@@ -148,6 +149,35 @@ const rotary: OpDef<"rotary"> = {
   },
 };
 
+/**
+ * The first operand, but not before the others are computed: it puts an order on a graph whose values would otherwise
+ * be computed in whatever order ONNX Runtime likes, all of them alive at once. Adds a zero that is made from the first
+ * element of each of the others in a way that no optimiser sees through: x > infinity is false for every x.
+ */
+const after: OpDef<"after"> = {
+  infer: ([x, ...others]) => {
+    requireDType("after", "operand", x!, "f32");
+    others.forEach((other, i) => {
+      requireDType("after", `dependency ${i}`, other, "f32");
+    });
+    return [x!];
+  },
+  grad: ({ inputs, upstream }) => inputs.map((_, i) => (i === 0 ? () => upstream : null)),
+  emit: (e, [x, ...others], { inputs }) => {
+    const probes = others.map((other, i) => {
+      const rank = inputs[i + 1]!.shape.length;
+      const axes = Array.from({ length: rank }, (_, axis) => axis);
+      const corner = [e.ints(axes.map(() => 0)), e.ints(axes.map(() => 1)), e.ints(axes)];
+      return e.one("Reshape", [rank === 0 ? other : e.one("Slice", [other, ...corner]), e.ints([1])]);
+    });
+    const joined = probes.length === 1 ? probes[0]! : e.one("Concat", probes, { attributes: { axis: { int: 0 } } });
+    const never = e.one("Greater", [joined, e.scalar(Number.POSITIVE_INFINITY, "f32")]);
+    const zeros = e.one("Cast", [never], { attributes: { to: { int: onnxTypeOf.f32 } } });
+    const zero = e.one("ReduceMax", [zeros, e.ints([0])], { attributes: { keepdims: { int: 0 } } });
+    return [e.one("Add", [x!, zero])];
+  },
+};
+
 const stopGradient: OpDef<"stopGradient"> = {
   infer: ([x]) => [x!],
   grad: { none: "that is its purpose" },
@@ -169,4 +199,4 @@ const withGradient: OpDef<"withGradient"> = {
   emit: (e, inputs) => [e.one("Identity", [inputs[0]!])],
 };
 
-export const networks = { softmax, logSoftmax, rmsNorm, layerNorm, rotary, stopGradient, withGradient };
+export const networks = { softmax, logSoftmax, rmsNorm, layerNorm, rotary, after, stopGradient, withGradient };

@@ -63,7 +63,8 @@ export interface OpParams {
   layerNorm: { readonly eps: number };
   rotary: { readonly pairing: RotaryPairing };
   attention: AttentionParams;
-  // Gradient control
+  // Order and gradient control
+  after: None;
   stopGradient: None;
   withGradient: None;
 }

@@ -249,6 +249,7 @@ export const evaluators: { readonly [K in OpKind]: Evaluate<K> } = {
   layerNorm: ([x, w, b], { params }) => normalise(x!, w!, b!, params.eps, true),
   rotary: (inputs, node) => [rotate(inputs, node)],
   attention: (inputs, node) => attend(inputs, node),
+  after: ([x]) => [x!],
   stopGradient: ([x]) => [x!],
   withGradient: ([x]) => [x!],
 };
