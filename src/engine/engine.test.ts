@@ -252,6 +252,14 @@ describe("generate", () => {
     expect(ids).toHaveLength(3);
   });
 
+  test("logits that are not finite are an error and not token 0", async () => {
+    const broken = randomModel(mixedConfig, 7);
+    const huge = f32Tensor([mixedConfig.vocabSize, 16], new Float32Array(mixedConfig.vocabSize * 16).fill(3e38));
+    const read = broken.weights.read;
+    broken.weights.read = async (name) => (name === "lm_head.weight" ? huge : read(name));
+    await expect(generate(createEngine(runtime, broken), [1, 2])).rejects.toThrow("expected finite numbers");
+  });
+
   test("an empty prompt and one too long are refused", async () => {
     const engine = createEngine(runtime, model);
     await expect(generate(engine, [])).rejects.toThrow("expected 1 to 300 tokens");

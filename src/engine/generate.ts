@@ -43,7 +43,9 @@ export async function generate(
   let prefilled = started;
   let x = await session.append(prompt, signal);
   for (;;) {
-    const id = sample((await engine.logits(x)).data);
+    const logits = (await engine.logits(x)).data;
+    const id = sample(logits);
+    checkFinite(logits[id]!, prompt.length + ids.length);
     if (ids.length === 0) prefilled = performance.now();
     ids.push(id);
     onToken?.(id);
@@ -91,6 +93,16 @@ function checkPrompt(prompt: ArrayLike<number>, longest: number): void {
   });
 }
 
+function checkFinite(logit: number, position: number): void {
+  if (Number.isFinite(logit)) return;
+  throw new EspalierError({
+    where: `logits after token ${position}`,
+    expected: "finite numbers",
+    found: `${logit}`,
+    fix: "the weights overflow float32 on this text; check where the model comes from",
+  });
+}
+
 /** One sequence being continued. */
 export interface DecodeSession {
   /** Takes more tokens; returns the last one's hidden state before the final norm, [1, H]. */
@@ -109,10 +121,10 @@ export function createDecodeSession(engine: Engine): DecodeSession {
     length: () => cache.length,
     async append(ids, signal) {
       let last = f32Tensor([1, engine.config.hiddenSize]);
+      cache = withRoom(engine.config, cache, cache.length + ids.length);
       for (let done = 0; done < ids.length; ) {
         signal?.throwIfAborted();
         const chunk = Array.from(ids).slice(done, done + chunkLengths.at(-1)!);
-        cache = withRoom(engine.config, cache, cache.length + chunk.length);
         last = await appendChunk(engine, cache, chunk);
         done += chunk.length;
       }

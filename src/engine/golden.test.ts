@@ -163,7 +163,7 @@ describe.skipIf(!instructPath)("SmolLM2-135M-Instruct, Q4_1 GGUF (shared)", () =
   });
   afterAll(() => instruct.model.close());
 
-  test("logits of five prompts within 2e-3", async () => {
+  test("logits of five prompts within 2e-3", { timeout: 180_000 }, async () => {
     for (const { text, ids, ...expected } of golden.prompts) {
       expect(instruct.tokenizer.encode(text)).toEqual(ids);
       const first = await logitsAt(instruct.engine, ids, 0);

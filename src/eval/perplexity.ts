@@ -61,6 +61,7 @@ export async function measurePerplexity(
   });
   const tokens = sumOf(scores, (score) => score.tokens);
   const nll = sumOf(scores, (score) => score.nll) / tokens;
+  if (!Number.isFinite(nll)) throw notFinite(nll);
   const bytesPerToken = new TextEncoder().encode(text).length / ids.length;
   const result = { tokens, nll, perplexity: Math.exp(nll), bitsPerByte: nll / Math.LN2 / bytesPerToken };
   const shape = { windows: windows.length, context };
@@ -109,5 +110,14 @@ function textTooShort(tokens: number): EspalierError {
     expected: "at least one token to predict",
     found: `${tokens} tokens`,
     fix: "give a longer text",
+  });
+}
+
+function notFinite(found: number): EspalierError {
+  return new EspalierError({
+    where: "negative log-likelihood",
+    expected: "a finite number",
+    found: `${found}`,
+    fix: "the weights overflow float32 on this text; check where the model comes from",
   });
 }
