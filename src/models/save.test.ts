@@ -118,9 +118,11 @@ describe("a child is complete", () => {
 
   test("the directory has what a loader looks for", async () => {
     const out = path("child");
-    await writeHub(createTestModel(testConfig({ blocks: uniform })), out, { type: "bf16", card: "x" });
+    const model = createTestModel(testConfig({ blocks: uniform }), 1, { card: "of the parent" });
+    await writeHub(model, out, { type: "bf16", card: "x" });
     expect(readdirSync(out).sort()).toEqual([
       "LICENSE",
+      "PARENT_README.md",
       "README.md",
       "config.json",
       "generation_config.json",

@@ -291,6 +291,9 @@ async function writeHubFiles(
   );
   for (const { name, bytes } of sidecars.legal) await writeFileAtomic(join(directory, name), bytes);
   if (card !== undefined) await writeFileAtomic(join(directory, "README.md"), card);
+  // A child's card is about what changed; where the parent came from and what it learned stays in its own.
+  const parentCard = sidecars.card !== card ? sidecars.card : undefined;
+  if (parentCard !== undefined) await writeFileAtomic(join(directory, "PARENT_README.md"), parentCard);
 }
 
 /** What a model without generation_config.json (a GGUF file) says about its ends. */

@@ -28,7 +28,7 @@ export function createCommand(): Command {
         const model = await openModel(path);
         try {
           const saved = await save(model, options, io);
-          for (const message of saved.notes) io.onEvent({ event: "notice", level: "info", message });
+          for (const message of model.notices) io.onEvent({ event: "notice", level: "warning", message });
           io.result(saved, () => renderSaved(saved));
         } finally {
           await model.close();
