@@ -5,25 +5,25 @@ const seconds = z.number().min(0);
 const nats = z.number().describe("Nats a token.");
 
 const interval = z
-  .object({ mean: z.number(), low: z.number(), high: z.number(), n: z.int().min(1).optional() })
+  .looseObject({ mean: z.number(), low: z.number(), high: z.number(), n: z.int().min(1).optional() })
   .describe("Mean with its 95 % interval by sequence; n sequences.");
 
-const block = z.object({
-  attention: z.object({
+const block = z.looseObject({
+  attention: z.looseObject({
     kind: z.enum(["gqa", "linear", "none"]),
     kvHeads: count.optional().describe("Key-value heads of grouped-query attention."),
   }),
-  ffn: z.object({
+  ffn: z.looseObject({
     kind: z.enum(["swiglu", "linear", "none"]),
     width: count.optional().describe("Intermediate width of a SwiGLU."),
   }),
 });
 
 const speed = z
-  .object({ prefill: z.number().positive(), decode: z.number().positive() })
+  .looseObject({ prefill: z.number().positive(), decode: z.number().positive() })
   .describe("Tokens a second in llama.cpp.");
 
-const stage = z.object({
+const stage = z.looseObject({
   name: z.string(),
   seconds,
   peakRssBytes: count.describe("Peak resident memory of the process tree during the stage."),

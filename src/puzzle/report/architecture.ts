@@ -48,7 +48,7 @@ export function drawArchitecture(
   ].join("");
   const alt = `Architecture of the child, layer by layer. ${bars.map(([a, f]) => `${a.title}; ${f.title}`).join(". ")}.`;
   return raw(
-    `<svg role="img" width="${round(width)}" height="${top + height + bottom}" viewBox="0 0 ${round(width)} ${top + height + bottom}"><title>${escapeText(alt)}</title>${body}</svg>`,
+    `<svg role="img" aria-label="${escapeText(alt)}" width="${round(width)}" height="${top + height + bottom}" viewBox="0 0 ${round(width)} ${top + height + bottom}">${body}</svg>`,
   );
 }
 

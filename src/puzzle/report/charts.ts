@@ -56,11 +56,14 @@ export function drawFrontier(data: ReportData): Markup | undefined {
     return model.kl && cost !== undefined ? [{ model, cost, kl: model.kl }] : [];
   });
   const points = frontier.points.filter(({ objective }) => objective > 0);
-  const y = logScale([...points.map(({ objective }) => objective), ...placed.flatMap(({ kl }) => inside(kl))]);
-  const marks = placed.flatMap(({ model, cost, kl }, i) =>
-    // Children of one budget stand at nearly one place: spread sideways so that their intervals can be told apart.
-    measured({ model, kl, x: cost, y: kl.mean, axis: "y", dx: (i - (placed.length - 1) / 2) * 11 }),
-  );
+  const y = logScale([
+    data.search.objective,
+    ...points.map(({ objective }) => objective),
+    ...placed.flatMap(({ kl }) => inside(kl)),
+  ]);
+  const apart = spreadSideways(placed.map(({ cost }) => cost));
+  const marks = placed.flatMap(({ model, cost, kl }, i) => measured({ model, kl, x: cost, y: kl.mean, dx: apart[i]! }));
+  const own = placed.find(({ model }) => model.role === "child");
   return draw(
     {
       x: { label: `budget: ${frontier.name} →`, ticks: 5, tickFormat: (value: number) => show(value), nice: true },
@@ -76,6 +79,18 @@ export function drawFrontier(data: ReportData): Markup | undefined {
           fill: "var(--ink)",
           title: ({ budget, objective }) => `${show(budget)}: summed scores ${showNumber(objective)}`,
         }),
+        ...(own
+          ? [
+              Plot.dot([own], {
+                x: "cost",
+                y: () => data.search.objective,
+                r: 6,
+                stroke: "var(--child)",
+                strokeWidth: 2,
+                title: () => `child: summed scores ${showNumber(data.search.objective)}`,
+              }),
+            ]
+          : []),
         ...marks,
       ],
     },
@@ -83,13 +98,20 @@ export function drawFrontier(data: ReportData): Markup | undefined {
   );
 }
 
+/** Children of one budget stand at nearly one place: pixels by which to move each so that they can be told apart. */
+function spreadSideways(positions: readonly number[]): number[] {
+  const near = 0.02 * (Math.max(...positions) || 1);
+  return positions.map((position, i) => {
+    const neighbours = [...positions.keys()].filter((j) => Math.abs(positions[j]! - position) <= near);
+    return (neighbours.indexOf(i) - (neighbours.length - 1) / 2) * 9;
+  });
+}
+
 interface Measured {
   model: Model;
   kl: Interval;
   x: number;
   y: number;
-  /** Along which axis the interval lies. */
-  axis: "x" | "y";
   dx?: number;
 }
 
@@ -125,7 +147,7 @@ export function drawPredictions({ predictions, ...data }: ReportData): Markup | 
           { stroke: "var(--soft)", strokeDasharray: "4 3" },
         ),
         ...points.flatMap(({ model: name, predicted, measured: kl }) =>
-          measured({ model: roleOf(data, name), kl, x: predicted, y: kl.mean, axis: "y" }),
+          measured({ model: roleOf(data, name), kl, x: predicted, y: kl.mean }),
         ),
       ],
     },

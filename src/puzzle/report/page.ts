@@ -96,7 +96,7 @@ function curves(data: ReportData, charts: Charts): Markup {
     [
       "Frontier",
       charts.drawFrontier(data),
-      "Line: the least sum of scores that any choice of blocks reaches under each budget, before distillation (an exact optimum at each point). Marks: divergence measured on the finished children, spread sideways where they coincide.",
+      "Line: the least sum of scores that any choice of blocks reaches under each budget, before distillation (an exact optimum at each point). Ring: the child's place on it. Filled marks: divergence measured on the finished children, moved a little sideways where they coincide.",
     ],
     [
       "Predicted against real",
