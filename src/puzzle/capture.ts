@@ -8,8 +8,14 @@ import { fileExists, type OnEvent } from "../base/index.js";
 import { type Sequences, sequenceAt } from "../data/index.js";
 import type { Engine } from "../engine/index.js";
 import type { F32Tensor } from "../tensor/index.js";
-import { type ActivationReader, batchesOf, createActivations, openActivations } from "./activations.js";
-import type { Rows } from "./parts.js";
+import {
+  type ActivationReader,
+  type ActivationShape,
+  batchesOf,
+  createActivations,
+  openActivations,
+} from "./activations.js";
+import { type Rows, readSubBlock, runHalf } from "./parts.js";
 
 /** Calibration or scoring text, and how many of its sequences run at once. */
 export interface BatchedText {
@@ -71,6 +77,21 @@ export async function captureLayer(
   }
 }
 
+/** Writes the residual stream between the two halves of the parent's block, from its captured inputs. */
+export async function captureMiddle({ engine, layer, text, directory }: LayerCapture, path: string): Promise<void> {
+  const config = engine.config.blocks[layer]!.attention;
+  const inputs = await openCapture(engine, text, directory, layer);
+  const weights = await readSubBlock(engine.model, layer, "attention");
+  const half = { part: "attention", config, weights } as const;
+  try {
+    await writeBatches(path, text, async (range) => {
+      return (await runHalf(engine, layer, half, await readRows(inputs, range))).output;
+    });
+  } finally {
+    await inputs.close();
+  }
+}
+
 /** The layer's own block. */
 export async function runBlock(engine: Engine, layer: number, { x, batch, length }: Rows): Promise<F32Tensor> {
   const { output } = await engine.runBlock(layer, x, { batch, length });
@@ -99,9 +120,12 @@ export async function openCapture(
   directory: string,
   layer: number,
 ): Promise<ActivationReader> {
-  const { count, length } = text.sequences;
-  const shape = { sequences: count, length, width: engine.config.hiddenSize };
-  return openActivations(activationPath(directory, layer), shape);
+  return openActivations(activationPath(directory, layer), streamShape(engine, text));
+}
+
+/** Shape of the residual stream of a text. */
+export function streamShape({ config }: Engine, { sequences }: BatchedText): ActivationShape {
+  return { sequences: sequences.count, length: sequences.length, width: config.hiddenSize };
 }
 
 export async function readRows(reader: ActivationReader, range: { start: number; count: number }): Promise<Rows> {

@@ -15,6 +15,7 @@ import {
   calibrate,
   capture,
   composeLibrary,
+  distilBlocks,
   openBlockLibrary,
   openChild,
   readScores,
@@ -105,7 +106,7 @@ describe("a random parent", () => {
   let chain: Chain;
   beforeAll(async () => {
     chain = await runChain(parent);
-  });
+  }, 60_000);
 
   test("its own blocks score zero, every pair has a score, none is negative", async () => {
     for (const layer of config.blocks.keys()) {
@@ -198,6 +199,26 @@ describe("a random parent", () => {
     await expect(realise({ ...request, onEvent: () => stop.abort(), signal: stop.signal })).rejects.toThrow();
     await realise({ ...request, ...quiet });
     expect(filesOf(broken)).toEqual(filesOf(whole));
+  });
+
+  test("block distillation lowers the errors that a closed form leaves, and is repeatable", async () => {
+    const [captured, first, second] = [temporaryDirectory(), temporaryDirectory(), temporaryDirectory()];
+    const { engine, library, text } = chain;
+    await capture({ ...quiet, engine, text, directory: captured });
+    const shared = { ...quiet, runtime, engine, library, text, captured, tokens: 2000 };
+    for (const directory of [first, second]) await distilBlocks({ ...shared, directory, learningRate: 5e-3 });
+    const trained = openBlockLibrary(first, parent);
+    const entries = (await Promise.all(config.blocks.map((_, layer) => trained.index(layer)))).flatMap(
+      (index) => index.variants,
+    );
+    // A linear variant is at its optimum already.
+    const open = entries.filter(({ id }) => id !== "linear");
+    const [before, after] = [
+      mean(open.map((entry) => entry.refitError!)),
+      mean(open.map((entry) => entry.distilledError!)),
+    ];
+    expect(after).toBeLessThan(0.95 * before);
+    expect(filesOf(second)).toEqual(filesOf(first));
   });
 
   test("a width that the library lacks is cut from the parent; an unknown name lists the known ones", async () => {

@@ -1,9 +1,10 @@
 export { type Baseline, type BaselineKind, type BaselineOptions, chooseBaselines } from "./baselines.js";
-export { type BlockLibrary, type LibraryEntry, openBlockLibrary } from "./block-library.js";
+export { type BlockLibrary, type LayerIndex, type LibraryEntry, openBlockLibrary } from "./block-library.js";
 export { type BuildVariantsOptions, type BuildVariantsRequest, buildVariants } from "./build-variants.js";
 export { type CalibrateRequest, calibrate } from "./calibrate.js";
 export { type BatchedText, type CaptureRequest, capture } from "./capture.js";
 export { childConfig, openChild } from "./child.js";
+export { type DistilBlocksOptions, type DistilBlocksRequest, distilBlocks } from "./distil-blocks.js";
 export {
   architectureOf,
   type BlockCosts,

@@ -53,7 +53,8 @@ export async function runHalf(
   return { output: run.output, taps: run.taps ?? {} };
 }
 
-function halfBlockConfig(half: HalfBlock): BlockConfig {
+/** The block that is one half and nothing else. */
+export function halfBlockConfig(half: HalfBlock): BlockConfig {
   return half.part === "attention"
     ? { attention: half.config, ffn: { kind: "none" } }
     : { attention: { kind: "none" }, ffn: half.config };

@@ -187,6 +187,11 @@ export function parseBlockId(id: string): BlockConfig {
   return { attention: parseAttention(attention, id), ffn: parseFfn(ffn, id) };
 }
 
+/** One half of a block by its name. */
+export function parseHalf(part: Part, id: string) {
+  return part === "attention" ? { part, config: parseAttention(id, id) } : { part, config: parseFfn(id, id) };
+}
+
 function parseAttention(text: string, id: string): AttentionConfig {
   if (text === "linear" || text === "none") return { kind: text };
   const kvHeads = /^gqa (\d+)$/.exec(text)?.[1];
