@@ -63,7 +63,6 @@ function workOf(context: RunContext, choices: ReturnType<typeof blockChoices>[])
     scoreTokens: recipe.score.tokens,
     distilTokens: recipe.distil.tokens,
     distilBatch: recipe.distil.batch,
-    distilBatch: recipe.distil.batch,
     children: 1 + recipe.baselines.reduce((sum, kind) => sum + (kind === "random" ? 3 : 1), 0),
     share: Math.min(1, ...Object.entries(budgets).map(([cost, bound]) => bound / parentCosts[cost as CostName])),
     evaluateTokens: recipe.evaluate.tokens,
