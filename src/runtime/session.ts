@@ -68,7 +68,8 @@ function nativeOptions({ provider, threads, arena, profilePrefix }: SessionOptio
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     enableCpuMemArena: arena,
-    enableMemPattern: arena,
+    // A planned block would come on top of what the arena kept from the first run: half as much memory again.
+    enableMemPattern: false,
     logSeverityLevel: 4,
     extra: {
       session: {
