@@ -37,7 +37,7 @@ export async function profileProgram(
   const folder = await mkdtemp(join(tmpdir(), "espalier-profile-"));
   try {
     const program = await runtime.compile(graph, { profilePrefix: join(folder, "trace") });
-    for (let i = 0; i < runs + 1; i++) await program.run(feeds, into);
+    for (let i = 0; i < warmUp + runs; i++) await program.run(feeds, into);
     await program.dispose();
     const [file] = await readdir(folder);
     const events = JSON.parse(await readFile(join(folder, file!), "utf8")) as TraceEvent[];
@@ -46,6 +46,9 @@ export async function profileProgram(
     await rm(folder, { recursive: true, force: true });
   }
 }
+
+/** The first run finds out what memory the program needs, the second touches it; both are slower than those after. */
+const warmUp = 2;
 
 /** The part of the Chrome trace format that ONNX Runtime writes. */
 interface TraceEvent {
@@ -58,8 +61,7 @@ interface TraceEvent {
 
 function summarise(events: readonly TraceEvent[], runs: number): Profile {
   const kernels = events.filter(({ cat, name }) => cat === "Node" && name.endsWith("_kernel_time"));
-  // The first run allocates; it is left out.
-  const steady = kernels.slice(kernels.length / (runs + 1));
+  const steady = kernels.slice((kernels.length * warmUp) / (warmUp + runs));
   const operators = new Map<string, OperatorTime>();
   const nodes = new Map<string, NodeTime>();
   for (const { name, dur, args } of steady) {

@@ -6,8 +6,15 @@ import { createGraph, type GraphBuilder, type Value } from "../graph/index.js";
 import type { Program, Runtime, Tensors } from "../runtime/index.js";
 import { f32Tensor } from "../tensor/index.js";
 
-/** Elements of a chunk; half a MiB of each operand. */
-export const chunkElements = 1 << 17;
+/** Elements of a chunk, 2 MiB of each operand: large enough for a call's own cost to vanish, small enough for a cache. */
+const defaultChunk = 1 << 19;
+
+export interface FlatSignature {
+  arrays: readonly string[];
+  scalars?: readonly string[];
+  /** Elements of one run. Defaults to 2^19. */
+  chunk?: number;
+}
 
 export interface FlatOperands {
   /** Arrays of equal length. */
@@ -32,7 +39,7 @@ type Values = Record<string, Value>;
 export function createFlatProgram(
   runtime: Runtime,
   name: string,
-  { arrays, scalars = [] }: { arrays: readonly string[]; scalars?: readonly string[] },
+  { arrays, scalars = [], chunk = defaultChunk }: FlatSignature,
   build: (g: GraphBuilder, arrays: Values, scalars: Values) => Values,
 ): FlatProgram {
   const programs = new Map<number, Program>();
@@ -54,8 +61,8 @@ export function createFlatProgram(
     async run(operands, from, to, onResult) {
       const constants: Tensors = {};
       for (const scalar of scalars) constants[scalar] = f32Tensor([], [operands.scalars![scalar]!]);
-      for (let start = from; start < to; start += chunkElements) {
-        const end = Math.min(to, start + chunkElements);
+      for (let start = from; start < to; start += chunk) {
+        const end = Math.min(to, start + chunk);
         const program = await programFor(end - start);
         const changed = new Set(program.outputs.map((output) => output.name));
         const feeds = { ...constants };
