@@ -1,40 +1,10 @@
 import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
-import { createGraph, emitOnnx, gradients, optimise, printGraph } from "../src/graph/index.js";
-
-/** A decoder of one layer with grouped heads and tied embeddings, its loss and all its gradients. */
-function trainingStep() {
-  const [B, T, H, heads, kv, D, F, V] = [2, 4, 8, 4, 2, 2, 12, 16];
-  const g = createGraph("training step");
-  const ids = g.input("ids", [B, T], "i64");
-  const [targets, weights] = [g.input("targets", [B * T], "i64"), g.input("weights", [B * T])];
-  const [cos, sin] = [g.input("cos", [1, T, D / 2]), g.input("sin", [1, T, D / 2])];
-  const embed = g.input("embed", [V, H]);
-  const [norm1, norm2, norm3] = [g.input("norm1", [H]), g.input("norm2", [H]), g.input("norm3", [H])];
-  const [wq, wo] = [g.input("q", [heads * D, H]), g.input("o", [H, heads * D])];
-  const [wk, wv] = [g.input("k", [kv * D, H]), g.input("v", [kv * D, H])];
-  const [gate, up, down] = [g.input("gate", [F, H]), g.input("up", [F, H]), g.input("down", [H, F])];
-
-  const x = g.embedding(embed, g.reshape(ids, [B * T]));
-  const a = g.rmsNorm(x, norm1, 1e-5);
-  const split = (y: typeof x, count: number) => g.transpose(g.reshape(y, [B, T, count, D]), [0, 2, 1, 3]);
-  const q = g.rotary(split(g.linear(a, wq), heads), cos, sin);
-  const k = g.rotary(split(g.linear(a, wk), kv), cos, sin);
-  const attended = g.attention(q, k, split(g.linear(a, wv), kv), { causal: true });
-  const y = g.add(x, g.linear(g.reshape(g.transpose(attended, [0, 2, 1, 3]), [B * T, heads * D]), wo));
-  const b = g.rmsNorm(y, norm2, 1e-5);
-  const z = g.add(y, g.linear(g.mul(g.silu(g.linear(b, gate)), g.linear(b, up)), down));
-  const loss = g.crossEntropy(g.rmsNorm(z, norm3, 1e-5), embed, targets, weights, { chunk: 4 });
-  g.output("loss", loss);
-  const parameters = { embed, norm1, q: wq, k: wk, v: wv, o: wo, norm2, gate, up, down, norm3 };
-  gradients(g, loss, Object.values(parameters)).forEach((gradient, i) => {
-    g.output(`d ${Object.keys(parameters)[i]}`, gradient);
-  });
-  return optimise(g);
-}
+import { emitOnnx, optimise, printGraph } from "../src/graph/index.js";
+import { trainingStep } from "./support/training-step.js";
 
 test("the training step of a small decoder, as text and as the digest of its ONNX model", async () => {
-  const graph = trainingStep();
+  const graph = optimise(trainingStep({ B: 2, T: 4, H: 8, heads: 4, kv: 2, F: 12, V: 16 }, { chunk: 4 }));
   const digest = createHash("sha256").update(emitOnnx(graph).bytes).digest("hex");
   await expect(`${printGraph(graph)}\nONNX sha256 ${digest}\n`).toMatchFileSnapshot("golden/graphs/training-step.txt");
 });

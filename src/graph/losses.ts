@@ -5,8 +5,8 @@ type Builder = GraphCore & GraphMethods;
 
 export interface ChunkOptions {
   /**
-   * Positions whose logits exist at one time. Defaults to as many as keep them within 128 MiB: products are faster the
-   * more rows they have.
+   * Positions whose logits exist at one time. Defaults to as many as keep them within 128 MiB (64 MiB for each of the
+   * four tensors of a divergence): products are faster the more rows they have.
    */
   chunk?: number;
   /** f32 scalar that the weighted sum is divided by. Defaults to the sum of the weights. */
@@ -89,7 +89,7 @@ export function createLosses(g: Builder) {
       const share = g.reshape(g.div(weights, options.denominator ?? g.sum(weights)), [-1, 1]); // [N, 1]
       const sums = createSums(g, 1);
       const product = { transposeB: true, alpha: 1 / temperature };
-      for (const [from, to] of chunksOf(student.hidden, student.head, options.chunk, 4)) {
+      for (const [from, to] of chunksOf(student.hidden, student.head, options.chunk, 2)) {
         const x = sums.next(g.slice(student.hidden, 0, from, to)); // [C, H]
         const teacherX = sums.next(g.slice(teacher.hidden, 0, from, to)); // [C, H']
         const w = g.slice(share, 0, from, to); // [C, 1]
@@ -181,7 +181,7 @@ function divergence(g: Builder, { p, q, difference }: { p: Value; q: Value; diff
   return g.add(g.sub(expected, entry(difference)), logRatio);
 }
 
-/** Chunks of nearly equal length, as [from, to) pairs; `copies` tensors of a chunk's logits are alive together. */
+/** Chunks of nearly equal length, as [from, to) pairs; `copies` sets of logits share the memory. */
 function chunksOf(hidden: Value, head: Value, chunk?: number, copies = 1): [from: number, to: number][] {
   const positions = hidden.shape[0]!;
   const most = chunk ?? Math.max(1, Math.floor(chunkBytes / copies / (4 * head.shape[0]!)));

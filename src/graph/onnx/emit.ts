@@ -1,3 +1,4 @@
+import { EspalierError } from "../../base/index.js";
 import { type HostTensor, i64Tensor, type Shape } from "../../tensor/index.js";
 import { onnxTypeOf } from "../ops/elementwise.js";
 import { ops } from "../ops/index.js";
@@ -35,7 +36,18 @@ export function emitOnnx(graph: Graph, options: EmitOnnxOptions = {}): OnnxModel
   writeOpset(model, "", opset);
   writeOpset(model, "com.microsoft", 1);
   const data = external.finish();
-  return { bytes: model.finish(), ...(data && { externalData: data }) };
+  return { bytes: checkSize(graph, model.finish()), ...(data && { externalData: data }) };
+}
+
+/** Protocol buffers end at 2 GB. */
+function checkSize(graph: Graph, bytes: Uint8Array): Uint8Array {
+  if (bytes.length < 2 ** 31) return bytes;
+  throw new EspalierError({
+    where: `ONNX model of graph ${graph.name}`,
+    expected: "less than 2 GB",
+    found: `${bytes.length} bytes`,
+    fix: "make large constants inputs, or set `externalBytes`",
+  });
 }
 
 interface Emission {

@@ -71,6 +71,38 @@ test("sums of products are accumulated in the product", () => {
   ]);
 });
 
+test("products take transposed operands as they lie", () => {
+  const lines = optimised((g) => {
+    const [x, w] = [g.input("x", [3, 2]), g.input("w", [3, 4])];
+    g.output("y", g.matmul(g.transpose(x, [1, 0]), w));
+    const [a, b] = [g.input("a", [5, 2, 3]), g.input("b", [5, 4, 3])];
+    g.output("z", g.matmul(a, g.transpose(b, [0, 2, 1]), { alpha: 2 }));
+  });
+  expect(lines.slice(0, 2)).toEqual([
+    "%0: f32[2, 4] = matmul(x, w) {transposeA: true, alpha: 1}",
+    "%1: f32[5, 2, 4] = matmul(a, b) {transposeB: true, alpha: 2}",
+  ]);
+});
+
+test("after waits for what is computed, and for nothing else", () => {
+  const lines = optimised((g) => {
+    const x = g.input("x", [2]);
+    const [kept, dropped] = [g.exp(x), g.tanh(x)];
+    g.output("y", g.neg(g.after(x, [kept, dropped])));
+    g.output("kept", kept);
+    g.output("z", g.abs(g.after(x, [dropped])));
+  });
+  expect(lines).toEqual([
+    "%0: f32[2] = exp(x)",
+    "%1: f32[2] = after(x, %0)",
+    "%2: f32[2] = neg(%1)",
+    "%3: f32[2] = abs(x)",
+    "output y = %2",
+    "output kept = %0",
+    "output z = %3",
+  ]);
+});
+
 test("a product that something else reads is not swallowed", () => {
   const lines = optimised((g) => {
     const [x, w] = [g.input("x", [2, 3]), g.input("w", [2, 3])];

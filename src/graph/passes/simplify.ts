@@ -56,6 +56,9 @@ function simplifyNode(node: Node, site: Site): Value | undefined {
     }
     case "transpose":
       return simplifyTranspose(node, site);
+    case "matmul":
+    case "gemm":
+      return simplifyProduct(node, site);
     default:
       return undefined;
   }
@@ -122,6 +125,25 @@ function simplifyTranspose(node: NodeOf<"transpose">, site: Site): Value | undef
     before.inputs[0]!,
     node.params.perm.map((axis) => before.params.perm[axis]!),
   );
+}
+
+/** Products transpose their operands themselves. */
+function simplifyProduct(node: NodeOf<"matmul"> | NodeOf<"gemm">, { g, inputs, producer }: Site): Value | undefined {
+  const [a, b] = inputs.map((input) => untransposed(producer(input))) as [Value | undefined, Value | undefined];
+  if (!a && !b) return undefined;
+  const { transposeA, transposeB, alpha } = node.params;
+  const params = { transposeA: transposeA !== Boolean(a), transposeB: transposeB !== Boolean(b), alpha };
+  const operands = [a ?? inputs[0]!, b ?? inputs[1]!, ...inputs.slice(2)];
+  return g.apply(node.kind, operands, params)[0]!;
+}
+
+/** The operand of a transpose that swaps the last two axes and no others. */
+function untransposed(node: Node | undefined): Value | undefined {
+  if (node?.kind !== "transpose") return undefined;
+  const { perm } = node.params;
+  const last = perm.length - 1;
+  const swaps = perm[last] === last - 1 && perm[last - 1] === last && perm.slice(0, -2).every((axis, i) => axis === i);
+  return swaps ? node.inputs[0] : undefined;
 }
 
 function uniformOf(value: Value, g: GraphBuilder, made: Producers): number | undefined {
