@@ -142,7 +142,7 @@ function render(diagnosis: Diagnosis): string {
     ...(llamaCpp ? [["llama.cpp", `${llamaCpp.llamaCpp}, ${llamaCpp.gpu || "CPU"}`] satisfies [string, string]] : []),
     ...devices.map(({ device, present, reason }): [string, string] => [
       `--device ${device}`,
-      present ? "present" : `missing: ${reason}`,
+      present ? "present" : `missing: ${lastSentence(reason ?? "")}`,
     ]),
     ...disk.map(({ path, usedBytes, freeBytes }): [string, string] => [
       path,
@@ -152,4 +152,9 @@ function render(diagnosis: Diagnosis): string {
   const width = Math.max(...lines.map(([label]) => label.length));
   const table = lines.map(([label, text]) => `${label.padEnd(width)}  ${text}`);
   return [...table, "", ...(problems.length > 0 ? problems : ["everything that is needed works"])].join("\n");
+}
+
+/** ONNX Runtime's reasons begin with where in its sources they arose; the whole is in --json. */
+function lastSentence(reason: string): string {
+  return reason.split(". ").at(-1)!;
 }
