@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { createRng } from "../base/index.js";
 import { i64Tensor } from "../tensor/index.js";
-import { type AttentionOptions, createGraph, type GraphBuilder } from "./builder.js";
+import { createGraph, type GraphBuilder } from "./builder.js";
+import type { AttentionOptions } from "./methods/networks.js";
 import { interpret } from "./reference/interpret.js";
 
 const [B, heads, kv, T, D] = [2, 6, 2, 4, 3];

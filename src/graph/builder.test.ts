@@ -9,12 +9,20 @@ const x = g.input("x", [2, 3]);
 const w = g.input("w", [4, 5]);
 const ids = g.constant(i64Tensor([2], [0, 1]));
 
+const x4 = (length: number) => g.fill([1, 1, length, 2], 0);
+
 test.each([
   ["matmul", () => g.matmul(x, w), /matmul, operand 1: expected an inner axis of 3, found f32\[4, 5\]/],
   ["add", () => g.add(x, w), /add, operand 1: expected axis 0 of 1 or 2, found f32\[4, 5\]/],
   ["add, types", () => g.add(x, ids), /add, operand 1: expected f32, as operand 0, found i64\[2\]/],
   ["exp", () => g.exp(ids), /exp, operand: expected f32, found i64\[2\]/],
   ["reshape", () => g.reshape(x, [4]), /reshape, operand: expected 4 elements for \[4\], found f32\[2, 3\]/],
+  ["reshape, rest", () => g.reshape(x, [4, -1]), /reshape, operand: expected 6 elements for \[4, 1.5\]/],
+  [
+    "causal",
+    () => g.attention(x4(3), x4(2), x4(2), { causal: true }),
+    /at least 3 keys for as many causal queries, found 2/,
+  ],
   ["slice", () => g.slice(x, 1, 1, 4), /slice, operand: expected axis 1 to hold 1..4/],
   ["gather", () => g.gather(x, w), /gather, ids: expected i64 or i32, found f32\[4, 5\]/],
   ["sum", () => g.sum(x, { axes: [2] }), /sum, operand: expected an axis 2/],

@@ -1,15 +1,9 @@
 export { gradients } from "./autodiff.js";
-export {
-  type AttentionOptions,
-  causalMask,
-  createGraph,
-  type GraphBuilder,
-  maskedScore,
-  type ReduceOptions,
-  type RotaryOptions,
-} from "./builder.js";
+export { createGraph, type GraphBuilder } from "./builder.js";
 export { checkGraph } from "./check.js";
 export type { CrossEntropyOptions, KlDivergenceOptions, LanguageHead } from "./losses.js";
+export type { ReduceOptions } from "./methods/arrays.js";
+export { type AttentionOptions, causalMask, maskedScore, type RotaryOptions } from "./methods/networks.js";
 export { type EmitOnnxOptions, emitOnnx, type OnnxModel } from "./onnx/emit.js";
 export type { OpKind, OpParams, RotaryPairing } from "./ops/params.js";
 export { optimise } from "./passes/index.js";

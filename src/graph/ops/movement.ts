@@ -16,7 +16,7 @@ function withAxis(x: TensorType, axis: number, dim: number): TensorType {
 
 const reshape: OpDef<"reshape"> = {
   infer: ([x], { shape }) => {
-    if (sizeOf(shape) !== sizeOf(x!.shape)) {
+    if (sizeOf(shape) !== sizeOf(x!.shape) || !shape.every(Number.isInteger)) {
       throw shapeError("reshape", "operand", `${sizeOf(shape)} elements for [${shape.join(", ")}]`, x!);
     }
     return [{ dtype: x!.dtype, shape }];
