@@ -14,6 +14,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "forward + backward + clipping + AdamW, against the matrix-product rate and PyTorch",
     load: async () => (await import("./train-step.js")).trainStep,
   },
+  solve: {
+    what: "seconds to a proven optimum of 80 layers x 16 variants under three budgets",
+    load: async () => (await import("./solve.js")).solve,
+  },
   search: {
     what: "seconds and summed KL of slicing, closed form and block distillation",
     load: async () => {

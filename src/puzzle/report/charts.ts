@@ -51,10 +51,13 @@ export function drawFrontier(data: ReportData): Markup | undefined {
   const { frontier } = data;
   if (!frontier || frontier.points.length < 2) return undefined;
   const show = frontier.name === "params" ? shortCount : frontier.unit === "bytes" ? formatBytes : plainNumber;
-  const placed = tableModels(data).flatMap((model) => {
-    const cost = model.cost ?? (frontier.name === "params" ? model.parameters : undefined);
-    return model.kl && cost !== undefined ? [{ model, cost, kl: model.kl }] : [];
-  });
+  // The child last, on top.
+  const placed = tableModels(data)
+    .reverse()
+    .flatMap((model) => {
+      const cost = model.cost ?? (frontier.name === "params" ? model.parameters : undefined);
+      return model.kl && cost !== undefined ? [{ model, cost, kl: model.kl }] : [];
+    });
   const points = frontier.points.filter(({ objective }) => objective > 0);
   const y = logScale([
     data.search.objective,
@@ -103,6 +106,7 @@ function spreadSideways(positions: readonly number[]): number[] {
   const near = 0.02 * (Math.max(...positions) || 1);
   return positions.map((position, i) => {
     const neighbours = [...positions.keys()].filter((j) => Math.abs(positions[j]! - position) <= near);
+    neighbours.sort((a, b) => positions[a]! - positions[b]!);
     return (neighbours.indexOf(i) - (neighbours.length - 1) / 2) * 9;
   });
 }
@@ -146,9 +150,11 @@ export function drawPredictions({ predictions, ...data }: ReportData): Markup | 
           ],
           { stroke: "var(--soft)", strokeDasharray: "4 3" },
         ),
-        ...points.flatMap(({ model: name, predicted, measured: kl }) =>
-          measured({ model: roleOf(data, name), kl, x: predicted, y: kl.mean }),
-        ),
+        ...[...points]
+          .reverse()
+          .flatMap(({ model: name, predicted, measured: kl }) =>
+            measured({ model: roleOf(data, name), kl, x: predicted, y: kl.mean }),
+          ),
       ],
     },
     `Predicted against measured divergence: ${points.map(({ model, predicted, measured: { mean } }) => `${model} ${showNumber(predicted)} predicted, ${showNumber(mean)} measured`).join("; ")}.`,
@@ -169,7 +175,7 @@ export function drawCompute({ compute = [], ...data }: ReportData): Markup | und
       y: { ...y, label: "↑ nats a token" },
       marks: [
         ...grid({ y: y.ticks }),
-        ...byModel.flatMap(([name, stages]) => {
+        ...byModel.reverse().flatMap(([name, stages]) => {
           const model = roleOf(data, name);
           return [
             Plot.line(stages, { x: "seconds", y: "kl", stroke: colorOf(model), strokeWidth: 1.75 }),

@@ -38,14 +38,16 @@ export function searchCore(problem: CoreProblem, options: CoreOptions): CoreResu
   const deadline = performance.now() + 1000 * limitSeconds;
   const reduced = reduce(problem);
   const room = incumbent - reduced.bound;
-  for (let gap = firstGap(reduced, room); ; gap = Math.min(room, gap * 1.3)) {
-    const best: Best = { total: gap, selection: undefined };
+  for (let gap = firstGap(reduced, room); ; ) {
+    const best: Best = { total: gap, selection: undefined, visited: 0 };
     for (const stored of [0, 1] as const) {
       const entries = enumerate(reduced, stored, gap / 2, maxEntries);
       if (!entries || !pairUp(reduced, entries, stored, best, deadline)) return { found: "unknown" };
     }
     if (best.selection) return { found: "selection", selection: best.selection };
     if (gap >= room) return { found: "incumbent" };
+    // The work grows exponentially with the root of the gap: big steps while it is cheap, small ones after.
+    gap = Math.min(room, gap * (best.visited < 300_000 ? 1.5 : 1.15));
   }
 }
 
@@ -53,6 +55,8 @@ interface Best {
   /** Least sum of reduced costs and priced slack so far; nothing at or above it is of interest. */
   total: number;
   selection: number[] | undefined;
+  /** Partial selections walked through. */
+  visited: number;
 }
 
 /** The problem relative to the selection of least reduced cost in every layer. */
@@ -196,12 +200,11 @@ function pairUp(reduced: Reduced, entries: Entries, stored: 0 | 1, best: Best, d
   const slack = new Float64Array((layers.length + 1) * count);
   slack.set(reduced.slack);
   const path: Deviation[] = [];
-  let ticks = 0;
   let inTime = true;
 
   const walk = (from: number, cost: number): void => {
     const base = path.length * count;
-    if (ticks++ % 4096 === 0) inTime = performance.now() < deadline;
+    if (best.visited++ % 4096 === 0) inTime = performance.now() < deadline;
     lookUp(slack.subarray(base, base + count), cost, path);
     for (let at = from; at < layers.length && inTime; at++) {
       const list = layers[at]!;
