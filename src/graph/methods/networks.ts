@@ -48,7 +48,7 @@ export function attentionMethods(core: GraphCore) {
       const [batch, heads, length, width] = q.shape as [number, number, number, number];
       const [kv, keys] = [k.shape[1]!, k.shape[2]!];
       requireGroups(heads, kv);
-      if (causal) requireKeys(length, keys);
+      if (causal) requireCausal(length, keys, mask);
       const group = heads / kv;
       const additive = mask ?? (causal && length > 1 ? core.constant(causalMask(length, keys)) : undefined);
       const grouped = reshape(q, [batch, kv, group * length, width]);
@@ -79,7 +79,10 @@ function requireGroups(heads: number, kv: number): void {
   throw new EspalierError({ where: "graph: attention, k", expected: `kv heads that divide ${heads}`, found: `${kv}` });
 }
 
-function requireKeys(length: number, keys: number): void {
+function requireCausal(length: number, keys: number, mask: Value | undefined): void {
+  if (mask) {
+    throw new EspalierError({ where: "graph: attention, mask", expected: "`causal` or a mask", found: "both" });
+  }
   if (keys >= length) return;
   const expected = `at least ${length} keys for as many causal queries`;
   throw new EspalierError({ where: "graph: attention, k", expected, found: `${keys}` });
