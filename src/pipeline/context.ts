@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { digestJson, EspalierError, hashFile, type OnEvent } from "../base/index.js";
+import { digestJson, EspalierError, hashFile, ignoreEvents, type OnEvent } from "../base/index.js";
 import { createEngine, type Engine } from "../engine/index.js";
 import { type Model, modelParameters, openModel } from "../models/index.js";
 import { type LinearCost, memoryCost, modelMemory, parameterCost } from "../plan/index.js";
@@ -11,12 +11,15 @@ import { budgetsOf, type Recipe } from "./recipe.js";
 import { listFiles, openStore, type Store } from "./store.js";
 
 export interface RunOptions {
-  /** Directory of finished stages. */
-  store: string;
-  device: string;
-  threads: number | undefined;
-  onEvent: OnEvent;
-  signal: AbortSignal;
+  /** Directory of finished stages. Defaults to `.espalier`. */
+  store?: string;
+  /** Defaults to `cpu`. */
+  device?: string;
+  /** Defaults to one for each physical core. */
+  threads?: number | undefined;
+  onEvent?: OnEvent;
+  /** Stops the run between two pieces of work; what is finished stays in the store. */
+  signal?: AbortSignal;
 }
 
 /** What every stage of a run shares. */
@@ -41,28 +44,29 @@ export interface RunContext {
 }
 
 export async function createContext(recipe: Recipe, options: RunOptions): Promise<RunContext> {
-  const { onEvent, signal } = options;
+  const { store = ".espalier", device = "cpu", threads } = options;
+  const { onEvent = ignoreEvents, signal = new AbortController().signal } = options;
   const parent = await openModel(recipe.parent);
   for (const message of parent.notices) onEvent({ event: "notice", level: "info", message });
   checkLength(recipe, parent);
   const runtime = await createRuntime({
-    device: options.device,
+    device,
     maxSessions: 24,
-    ...(options.threads !== undefined && { threads: options.threads }),
+    ...(threads !== undefined && { threads }),
   });
   const { config } = parent;
   const { batch, context } = recipe;
   const parentCosts = { params: modelParameters(config), memory: modelMemory(config, { batch, context }).total };
   return {
     recipe,
-    store: freeingStore(openStore(options.store), runtime),
+    store: freeingStore(openStore(store), runtime),
     onEvent,
     signal,
     runtime,
     parent,
     parentDigest: await digestModel(recipe.parent),
     engine: createEngine(runtime, parent),
-    tokenizer: await loadTokenizer(parent.sidecars.tokenizer ?? missingTokenizer(recipe.parent)),
+    tokenizer: loadTokenizer(parent.sidecars.tokenizer, recipe.parent),
     space: buildSpace(config, { targets: recipe.targets, ffnFractions: [1, ...recipe.variants.ffn] }),
     costs: { params: parameterCost(config), memory: memoryCost(config, { batch, context }) },
     parentCosts,
@@ -94,15 +98,6 @@ function checkLength(recipe: Recipe, { config }: Model): void {
     found: String(recipe.length),
     fix: "give a smaller --length",
     exitCode: 2,
-  });
-}
-
-function missingTokenizer(path: string): never {
-  throw new EspalierError({
-    where: path,
-    expected: "a tokenizer (tokenizer.json, or the vocabulary of a .gguf file)",
-    found: "none",
-    fix: "put the model's tokenizer.json beside its weights",
   });
 }
 

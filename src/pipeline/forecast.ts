@@ -22,7 +22,7 @@ export interface Outlook extends Forecast {
 }
 
 /** Says what a recipe will take, without running it: shapes, token counts, and a block of the parent timed for a moment. */
-export async function forecast(recipe: Recipe, options: RunOptions): Promise<Outlook> {
+export async function forecast(recipe: Recipe, options: RunOptions = {}): Promise<Outlook> {
   const context = await createContext(recipe, options);
   try {
     const { parent, space, costs, budgets } = context;

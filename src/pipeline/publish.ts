@@ -27,25 +27,32 @@ export async function openOutput(directory: string, recipe: Recipe): Promise<voi
   await writeJsonAtomic(join(directory, marker), recipe);
 }
 
-/** Puts the files of a finished stage below the output directory, sharing their blocks where the file system can. */
+/** What a run writes below its output directory besides the marker; other files there are the user's. */
+const ours = /^(child\/|child\.[^/]*$|exports\.json$|report\.html$|result\.json$)/;
+
+/** Puts the files of a finished stage below the output directory, sharing the blocks of weights where the disk can. */
 export async function publishDirectory(from: string, to: string): Promise<void> {
   const names = (await listFiles(from)).filter((name) => name !== "manifest.json" && name !== "cost.json");
   for (const name of names) await publishFile(join(from, name), join(to, name));
   // What an earlier run with another result left here would otherwise be taken for a part of this one.
-  for (const name of await listFiles(to)) if (!names.includes(name)) await rm(join(to, name));
+  for (const name of await listFiles(to)) if (ours.test(name) && !names.includes(name)) await rm(join(to, name));
 }
+
+// Small files are copied: someone who edits a card or a Modelfile must not edit the store's own.
+const shared = /\.(gguf|safetensors)$/;
 
 export async function publishFile(from: string, to: string): Promise<void> {
   const temporary = temporaryName(to);
   try {
     await mkdir(dirname(to), { recursive: true });
     await rm(temporary, { force: true });
-    await link(from, temporary).catch(() => copyFile(from, temporary));
+    if (shared.test(from)) await link(from, temporary).catch(() => copyFile(from, temporary));
+    else await copyFile(from, temporary);
     // Renaming one name of a file over another name of the same file does nothing, so the old one goes first.
     if (await fileExists(to)) await rm(to);
     await rename(temporary, to);
   } catch (cause) {
-    await rm(temporary, { force: true });
+    await rm(temporary, { force: true }).catch(() => {});
     throw fileError(to, cause);
   }
 }

@@ -43,6 +43,12 @@ export const recipeSchema = z
           .string()
           .optional()
           .describe("Text for calibration, scoring and distillation; default: the bundled one."),
+        packing: z
+          .enum(["document", "packed"])
+          .optional()
+          .describe(
+            "document: the first tokens of each document; packed: documents one after the other. Default: document for the bundled stories, else packed.",
+          ),
         evaluate: z.string().optional().describe("Text for measuring; default: set aside from the training text."),
       })
       .prefault({}),

@@ -24,6 +24,7 @@ export async function reportDataOf(context: RunContext, run: Run, about: Circums
   return {
     title: `${parent.sidecars.name} at ${budgetText(context)}`,
     parent: parentRow(context, run),
+    parentConfig: parent.config,
     child: childRow(context, run, run.child),
     baselines: run.baselines.map((baseline) => childRow(context, run, baseline)),
     ...(training !== undefined && { parentTraining: training }),

@@ -1,6 +1,6 @@
 import { cpus } from "node:os";
 import { join } from "node:path";
-import { createRssMeter, writeFileAtomic, writeJsonAtomic } from "../base/index.js";
+import { createRssMeter, ignoreEvents, writeFileAtomic, writeJsonAtomic } from "../base/index.js";
 import { createLlamaCpp, type LlamaCpp } from "../llamacpp/index.js";
 import { openModel } from "../models/index.js";
 import { describeOmissions, type ReportData, type RunResult, renderReport, renderTable } from "../puzzle/index.js";
@@ -23,8 +23,8 @@ import { measureSpeed, type Speed } from "./stages/speed.js";
 import type { Artifact } from "./store.js";
 
 export interface ReshapeOptions extends RunOptions {
-  /** What the user typed, for the report. */
-  command: string;
+  /** What the user typed, for the report. Defaults to `reshape(recipe)`. */
+  command?: string;
 }
 
 export interface ReshapeOutcome {
@@ -73,21 +73,22 @@ export interface Run {
  * Runs a recipe from parent to report. Finished stages are found in the store, so that a run that was stopped or killed
  * goes on, and one whose recipe changed repeats only what depends on the change.
  */
-export async function reshape(recipe: Recipe, options: ReshapeOptions): Promise<ReshapeOutcome> {
+export async function reshape(recipe: Recipe, options: ReshapeOptions = {}): Promise<ReshapeOutcome> {
+  const { command = "reshape(recipe)", onEvent = ignoreEvents } = options;
   const started = performance.now();
   const meter = createRssMeter();
   await openOutput(recipe.out, recipe);
-  const recording = recordStages(options.onEvent);
+  const recording = recordStages(onEvent);
   const context = await createContext(recipe, { ...options, onEvent: recording.onEvent });
   const llama = createLlamaCpp(options.threads === undefined ? {} : { threads: options.threads });
   try {
     for (const message of describeOmissions(context.space.omitted)) {
-      options.onEvent({ event: "notice", level: "info", message });
+      onEvent({ event: "notice", level: "info", message });
     }
     const run = await runStages(context, llama);
     const { stages } = recording;
     const data = await reportDataOf(context, run, {
-      command: options.command,
+      command,
       machine: `${cpus()[0]?.model.trim() ?? "unknown processor"}, ${context.runtime.threads} threads`,
       stages,
       seconds: (performance.now() - started) / 1000,

@@ -1,8 +1,10 @@
+import { sliceSequences } from "../../data/index.js";
 import type { LayerScores } from "../../puzzle/index.js";
 import {
   calibrate,
   capture,
   composeLibrary,
+  distilBlocks,
   type Library,
   openBlockLibrary,
   readScores,
@@ -46,7 +48,8 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     context,
   );
 
-  const variants = await buildStarts(context, statistics, { refit: recipe.variants.refit });
+  const starts = await buildStarts(context, statistics, { refit: recipe.variants.refit });
+  const variants = recipe.blocks.tokens > 0 ? await trainBlocks(context, prepared, starts) : starts;
 
   const captured = await store.produce(
     {
@@ -87,4 +90,47 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     costs: (block) => ({ params: context.costs.params.block(block), memory: context.costs.memory.block(block) }),
   });
   return { statistics, variants, scores, scoresArtifact, library };
+}
+
+/** Block-wise distillation of every variant, on the first sequences of the text that the child is distilled on. */
+async function trainBlocks(context: RunContext, prepared: Prepared, starts: Artifact): Promise<Artifact> {
+  const { recipe, store, parent, parentDigest, engine, runtime, onEvent, signal } = context;
+  const { tokens, learningRate } = recipe.blocks;
+  const whole = textOf(context, prepared, "distil");
+  const text = { ...whole, sequences: sliceSequences(whole.sequences, 0, Math.ceil(tokens / recipe.length)) };
+  const captured = await store.produce(
+    {
+      stage: "capture/blocks",
+      title: "what each block reads of the text it is trained on",
+      version: 1,
+      options: { tokens },
+      inputs: { parent: parentDigest, text: prepared.artifact },
+      run: (directory) => capture({ engine, text, directory, onEvent, signal }),
+    },
+    context,
+  );
+  return store.produce(
+    {
+      stage: "blocks",
+      title: "every variant trained towards the parent's block",
+      version: 1,
+      options: { tokens, learningRate, seed: recipe.seed },
+      inputs: { parent: parentDigest, starts, captured },
+      run: (directory) =>
+        distilBlocks({
+          engine,
+          runtime,
+          library: openBlockLibrary(starts.directory, parent),
+          text,
+          captured: captured.directory,
+          tokens,
+          learningRate,
+          seed: recipe.seed,
+          directory,
+          onEvent,
+          signal,
+        }),
+    },
+    context,
+  );
 }

@@ -1,8 +1,16 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { hashFile, readJson, writeFileAtomic, writeJsonAtomic } from "../../base/index.js";
-import { bundledTextPath, readDocuments, type Sequences, sequenceAt, splitText } from "../../data/index.js";
+import {
+  bundledTextPath,
+  type Packing,
+  readDocuments,
+  type Sequences,
+  sequenceAt,
+  splitText,
+} from "../../data/index.js";
 import type { RunContext } from "../context.js";
+import type { Recipe } from "../recipe.js";
 import type { Artifact } from "../store.js";
 
 /** What the texts of a run are for. No two share a document. */
@@ -27,7 +35,14 @@ export async function prepare(context: RunContext): Promise<Prepared> {
       stage: "prepare",
       title: "tokenise the text and deal it out",
       version: 1,
-      options: { length, seed, calibrate: calibrate.tokens, score: score.tokens, evaluate: evaluate.tokens },
+      options: {
+        length,
+        seed,
+        packing: packingOf(recipe),
+        calibrate: calibrate.tokens,
+        score: score.tokens,
+        evaluate: evaluate.tokens,
+      },
       inputs: {
         parent: parentDigest,
         train: await hashFile(train),
@@ -49,6 +64,11 @@ export async function prepare(context: RunContext): Promise<Prepared> {
   };
 }
 
+/** Stories are short and mean something from their beginning; other texts are cut as they come. */
+function packingOf({ text }: Recipe): Packing {
+  return text.packing ?? (text.train === undefined ? "document" : "packed");
+}
+
 async function writeParts(directory: string, context: RunContext, train: string, measured?: string): Promise<void> {
   const { recipe, tokenizer } = context;
   const { length, seed, calibrate, score, evaluate } = recipe;
@@ -62,7 +82,7 @@ async function writeParts(directory: string, context: RunContext, train: string,
       ...(measured === undefined ? [{ name: "evaluate", sequences: count(evaluate.tokens) } as const] : []),
       { name: "distil", sequences: "rest", least: recipe.distil.batch },
     ],
-    { length, seed, where: train },
+    { length, seed, packing: packingOf(recipe), where: train },
   ) as Record<Part, Sequences>;
   const all: Record<Part, Sequences> =
     measured === undefined
@@ -74,7 +94,7 @@ async function writeParts(directory: string, context: RunContext, train: string,
 }
 
 async function measuringText({ recipe, tokenizer }: RunContext, path: string, maxCount: number): Promise<Sequences> {
-  const options = { length: recipe.length, seed: recipe.seed, where: path };
+  const options = { length: recipe.length, seed: recipe.seed, packing: packingOf(recipe), where: path };
   const { evaluate } = splitText(
     tokenizer,
     await readDocuments(path),
