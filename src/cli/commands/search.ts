@@ -84,7 +84,7 @@ function renderOptimum({ objective, bound, gap, seconds, totals, choice, shadowP
     `objective ${show(objective)}, bound ${show(bound)}, gap ${gap === 0 ? "0 (proven optimal)" : gap}, ${seconds.toFixed(2)} s`,
     ...Object.entries(totals).map(([name, total]) => {
       const price = shadowPrices[name];
-      return `${name} ${show(total)}${price === undefined ? "" : price > 0 ? `  (one more saves ${price.toPrecision(3)})` : "  (not binding)"}`;
+      return `${name} ${show(total)}${price === undefined ? "" : price > 0 ? `  (one more saves ${Number(price.toPrecision(3))})` : "  (not binding)"}`;
     }),
   ];
 }

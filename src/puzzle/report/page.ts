@@ -114,16 +114,20 @@ function curves(data: ReportData, charts: Charts): Markup {
   if (drawn.length === 0) return html``;
   return html`<div class="pair">${drawn.map(
     ([title, chart, caption]) => html`
-<section><h2>${title}</h2><figure class="panel">${legend(data)}${chart}<figcaption>${caption}</figcaption></figure></section>`,
+<section><h2>${title}</h2><figure class="panel">${legend(data, title)}${chart}<figcaption>${caption}</figcaption></figure></section>`,
   )}
 </div>`;
 }
 
-function legend({ child, baselines }: ReportData): Markup {
+function legend({ child, baselines, predictions = [] }: ReportData, title: string): Markup {
   const random = baselines.filter(({ name }) => name.startsWith("random"));
-  const shown: ReportModel[] = [child, ...baselines.filter((model) => !random.includes(model)), ...random.slice(0, 1)];
-  const label = ({ name }: ReportModel) => (random.length > 1 && name === random[0]!.name ? "random" : name);
-  return html`<ul class="legend">${shown.map((model) => html`<li>${drawKey(model)}${label(model)}</li>`)}</ul>`;
+  const shown: Pick<ReportModel, "name" | "role">[] = [child, ...baselines.filter((model) => !random.includes(model))];
+  if (random[0]) shown.push({ ...random[0], name: random.length > 1 ? "random" : random[0].name });
+  const known = new Set([child, ...baselines].map(({ name }) => name));
+  if (title === "Predicted against real" && predictions.some(({ model }) => !known.has(model))) {
+    shown.push({ name: "other solutions of the search", role: "baseline" });
+  }
+  return html`<ul class="legend">${shown.map((model) => html`<li>${drawKey(model)}${model.name}</li>`)}</ul>`;
 }
 
 function samples({ samples: list = [] }: ReportData): Markup {
