@@ -1,7 +1,8 @@
 import { EspalierError } from "../base/index.js";
 import type { TensorType } from "../graph/index.js";
-import { formatType, sameShape } from "../tensor/index.js";
+import { formatType, sameShape, zerosTensor } from "../tensor/index.js";
 import { openSession, type Session, type SessionOptions, type Tensors } from "./session.js";
+import { type Part, withParts } from "./views.js";
 
 export interface NamedType extends TensorType {
   readonly name: string;
@@ -25,26 +26,42 @@ export interface Program extends Signature {
   dispose(): Promise<void>;
 }
 
+/** A serialised model, and which of its inputs and outputs are parts of those of the program. */
+export interface CompiledModel {
+  bytes: Uint8Array;
+  inputs: readonly Part[];
+  outputs: readonly Part[];
+  inputNames: ReadonlySet<string>;
+}
+
 /** A program that opens its session on the first run, and again after `dispose`. */
 export function createProgram(
   signature: Signature,
-  model: Uint8Array,
+  model: CompiledModel,
   options: SessionOptions,
   onRun: () => Promise<void> = async () => {},
 ): Program {
   let opening: Promise<Session> | undefined;
   let running = 0;
+  const pieced = new Set(model.outputs.map(({ whole }) => whole));
+  const whole = new Set(signature.outputs.filter(({ name }) => !pieced.has(name)).map(({ name }) => name));
   return {
     ...signature,
     async run(feeds, into = {}) {
       checkTensors(signature.name, "input", signature.inputs, feeds, true);
       checkTensors(signature.name, "output", signature.outputs, into, false);
+      const given = { ...into };
+      for (const { name, dtype, shape } of signature.outputs) {
+        if (pieced.has(name)) given[name] ??= zerosTensor(dtype, shape);
+      }
       running++;
       try {
-        opening ??= openSession(model, options);
+        opening ??= openSession(model.bytes, options);
         const session = await opening;
         await onRun();
-        return await session.run(feeds, into);
+        const parts = withParts(feeds, model.inputs, model.inputNames);
+        const results = await session.run(parts, withParts(given, model.outputs, whole));
+        return Object.fromEntries(signature.outputs.map(({ name }) => [name, given[name] ?? results[name]!]));
       } finally {
         running--;
       }

@@ -1,7 +1,8 @@
 import { digestGraph, emitOnnx, type Graph, optimise } from "../graph/index.js";
 import { type Device, defaultThreads, resolveDevice } from "./devices.js";
-import { createProgram, type Program, type Signature } from "./program.js";
+import { type CompiledModel, createProgram, type Program, type Signature } from "./program.js";
 import type { SessionOptions } from "./session.js";
+import { viewGraph } from "./views.js";
 
 export interface RuntimeOptions {
   /** Where programs run. Never replaced by another device in silence. Defaults to `cpu`. */
@@ -48,7 +49,9 @@ export async function createRuntime(options: RuntimeOptions = {}): Promise<Runti
       const key = `${digestGraph(graph)} ${settings.arena} ${settings.profilePrefix ?? ""}`;
       const known = programs.get(key);
       if (known) return known;
-      const program: Program = createProgram(signatureOf(graph), onnxBytes(graph), settings, () => open.touch(program));
+      const program: Program = createProgram(signatureOf(graph), compileGraph(graph), settings, () =>
+        open.touch(program),
+      );
       programs.set(key, program);
       return program;
     },
@@ -60,9 +63,11 @@ export async function createRuntime(options: RuntimeOptions = {}): Promise<Runti
   };
 }
 
-/** Constants stay within the model: the native library takes no external data beside a model in memory. */
-function onnxBytes(graph: Graph): Uint8Array {
-  return emitOnnx(optimise(graph), { externalBytes: Number.POSITIVE_INFINITY }).bytes;
+function compileGraph(original: Graph): CompiledModel {
+  const { graph, inputs, outputs } = viewGraph(optimise(original));
+  // Constants stay within the model: the native library takes no external data beside a model in memory.
+  const { bytes } = emitOnnx(graph, { externalBytes: Number.POSITIVE_INFINITY });
+  return { bytes, inputs, outputs, inputNames: new Set(graph.inputs.map(({ name }) => name)) };
 }
 
 function signatureOf({ name, inputs, outputs }: Graph): Signature {
