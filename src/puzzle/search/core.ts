@@ -111,10 +111,11 @@ function reduce({ layers, objective, constraints, prices }: CoreProblem): Reduce
 
 /** Small enough that the first lists are short: a gap at which about one deviation a layer comes into play. */
 function firstGap({ halves }: Reduced, room: number): number {
-  const cheapest = halves.flat().map((list) => list[0]!.cost);
-  cheapest.sort((a, b) => a - b);
-  const typical = cheapest[cheapest.length >> 1] ?? 0;
-  return Math.min(room, Math.max(typical, Number.MIN_VALUE));
+  const lists = halves.flat();
+  const cheapest = lists.map((list) => list[0]!.cost).sort((a, b) => a - b);
+  const dearest = lists.reduce((most, list) => Math.max(most, list.at(-1)!.cost), Number.MIN_VALUE);
+  // Ties of the relaxation cost nothing; a gap of nothing would never grow.
+  return Math.min(room, Math.max(cheapest[cheapest.length >> 1] ?? 0, 1e-6 * dearest));
 }
 
 /** Partial selections of one half, as columns; entry 0 deviates nowhere. */
