@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { formatBytes, formatSeconds } from "../base/index.js";
-import { type Recipe, reshape } from "../pipeline/index.js";
+import { locateInputs, type Recipe, reshape } from "../pipeline/index.js";
 import type { CommandIo } from "./output.js";
 
 export interface RunRecipeOptions {
@@ -12,11 +12,12 @@ export interface RunRecipeOptions {
 
 /** What `run` and `reshape` share: the run, then the table and where everything lies. */
 export async function runRecipe(
-  recipe: Recipe,
+  asked: Recipe,
   { store, dryRun, command }: RunRecipeOptions,
   io: CommandIo,
 ): Promise<void> {
   const { json: _json, result: _result, ...context } = io;
+  const recipe = await locateInputs(asked);
   if (dryRun) {
     const { forecast, renderForecast } = await import("../pipeline/index.js");
     const outlook = await forecast(recipe, { ...context, store });

@@ -8,11 +8,15 @@ export function createCommand(): Command {
     .option("--store <dir>", "where finished stages are kept", ".espalier")
     .option("--out <dir>", "write here instead of where the recipe says")
     .option("--dry-run", "say what it will take, and do nothing")
-    .addHelpText("after", "\nExample:\n  $ espalier run recipes/start.json")
+    .addHelpText(
+      "after",
+      "\nExample:\n  $ espalier run recipes/start.json" +
+        "\n\nFiles that the recipe names are looked for in the working directory, then in the package (models/stories260K).",
+    )
     .action((path: string, options: RunOptions, command: Command) =>
       runCommand(command, async (io) => {
-        const { readRecipe } = await import("../../pipeline/index.js");
-        const recipe = await readRecipe(path);
+        const { locate, readRecipe } = await import("../../pipeline/index.js");
+        const recipe = await readRecipe(await locate(path));
         const { runRecipe } = await import("../run-recipe.js");
         await runRecipe(
           { ...recipe, ...(options.out !== undefined && { out: options.out }) },
