@@ -1,4 +1,3 @@
-import { EspalierError } from "../base/index.js";
 import type { Engine } from "../engine/index.js";
 import type { Model } from "../models/index.js";
 import type { Runtime } from "../runtime/index.js";
@@ -20,16 +19,7 @@ export async function loadModel(io: CommandIo, runtime: Runtime, path: string): 
   ]);
   const model = await openModel(path);
   for (const message of model.notices) io.onEvent({ event: "notice", level: "warning", message });
-  const source = model.sidecars.tokenizer;
-  if (!source) {
-    throw new EspalierError({
-      where: path,
-      expected: "a tokenizer (tokenizer.json, or a vocabulary in the GGUF header)",
-      found: "none",
-      fix: "put the tokenizer.json of the model beside its weights",
-    });
-  }
-  return { model, engine: createEngine(runtime, model), tokenizer: loadTokenizer(source, path) };
+  return { model, engine: createEngine(runtime, model), tokenizer: loadTokenizer(model.sidecars.tokenizer, path) };
 }
 
 /** The device and threads that the command line asks for. */

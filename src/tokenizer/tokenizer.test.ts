@@ -48,6 +48,10 @@ describe.each(names)("%s", (name) => {
   });
 });
 
+test("a model without a tokenizer: the message says what is missing, and where", () => {
+  expect(() => loadTokenizer(undefined, "models/bare")).toThrow(/models\/bare.*tokenizer\.json.*none/s);
+});
+
 describe("special tokens", () => {
   test("of Llama 3: start token first, two end tokens, found in the text unless it is plain", () => {
     const tokenizer = loadTokenizer(vectorSource(readVectors("llama-bpe")));
