@@ -18,6 +18,7 @@ import {
   createNorm,
   createParameters,
   createStep,
+  deferScatters,
   languageModelLoss,
   nextTokenBatch,
   type Parameters,
@@ -167,7 +168,7 @@ export function createBenchStep(runtime: Runtime, shape: StepShape) {
       };
     },
     async profile() {
-      const graph = buildStep("profiled", parameters, loss);
+      const graph = deferScatters(buildStep("profiled", parameters, loss));
       const feeds = { ...parameters.tensors, ...batch.feeds, denominator: f32Tensor([], [batch.weight]) };
       const { operators } = await profileProgram(runtime, graph, feeds, { runs: 2 });
       return operators.map(({ op, milliseconds }) => ({ op, milliseconds }));

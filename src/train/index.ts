@@ -15,4 +15,12 @@ export {
   viewsOf,
 } from "./parameters.js";
 export { constant, cosine, linear, type Schedule, withWarmUp } from "./schedule.js";
-export { type BatchResult, type BuildLoss, buildStep, createStep, type LossValues, type StepProgram } from "./step.js";
+export {
+  type BatchResult,
+  type BuildLoss,
+  buildStep,
+  createStep,
+  deferScatters,
+  type LossValues,
+  type StepProgram,
+} from "./step.js";

@@ -171,6 +171,21 @@ describe("train", () => {
     await runtime.dispose();
   });
 
+  test("every row of an embedding that is looked up often gets all its gradients", async () => {
+    const runtime = await createRuntime({ threads: 2 });
+    const [rows, width] = [2048, 64];
+    const embedding = createParameters([{ name: "table", shape: [8, width] }]);
+    const ids = BigInt64Array.from({ length: rows }, (_, i) => BigInt(i % 3));
+    const gradients = new Float32Array(embedding.layout.size);
+    const step = createStep(runtime, "lookup", embedding, gradients, (g, { table }) => ({
+      loss: g.sum(g.embedding(table!, g.input("ids", [rows], "i64"))),
+    }));
+    for (const first of [true, false]) await step.run({ ids: { dtype: "i64", shape: [rows], data: ids } }, 1, first);
+    const counts = [1366, 1366, 1364, 0, 0, 0, 0, 0]; // 683, 683, 682 in each of two batches
+    expect([...gradients]).toEqual(counts.flatMap((count) => Array.from({ length: width }, () => count)));
+    await runtime.dispose();
+  });
+
   test("stops with an error when the loss is not finite", async () => {
     const runtime = await createRuntime();
     const parameters = randomParameters(config, 5);

@@ -1,6 +1,14 @@
-import { createGraph, type Graph, type GraphBuilder, gradients, type Value } from "../graph/index.js";
+import {
+  createGraph,
+  type Graph,
+  type GraphBuilder,
+  gradients,
+  type Node,
+  optimise,
+  type Value,
+} from "../graph/index.js";
 import type { Program, Runtime, Tensors } from "../runtime/index.js";
-import { f32Tensor } from "../tensor/index.js";
+import { type F32Tensor, f32Tensor } from "../tensor/index.js";
 import { type Parameters, viewsOf } from "./parameters.js";
 
 export interface LossValues {
@@ -38,6 +46,8 @@ const lossOutput = "loss";
 const partPrefix = "part/";
 const gradientPrefix = "gradient/";
 const sumPrefix = "sum/";
+const idsPrefix = "ids/";
+const rowsPrefix = "rows/";
 
 /**
  * The graph of one batch: loss, parts and the gradient of every parameter.
@@ -63,6 +73,48 @@ export function buildStep(
   return g;
 }
 
+/**
+ * Leaves rows that are added to a gradient (of an embedding) to the caller: in place of `scatterAdd(base, ids, rows)`
+ * the graph returns `base` as the gradient, `ids/NAME` and `rows/NAME`. Within one graph the sum would be a second copy
+ * of the whole table; done afterwards, in place, it touches the rows only.
+ */
+export function deferScatters(graph: Graph): Graph {
+  const optimised = optimise(graph);
+  const producers = new Map(optimised.nodes.flatMap((node) => node.outputs.map((value) => [value.id, node] as const)));
+  const readers = new Set(optimised.nodes.flatMap((node) => node.inputs.map(({ id }) => id)));
+  const deferred = new Set<Node>();
+  const outputs = optimised.outputs.flatMap((output) => {
+    const node = producers.get(output.value.id);
+    const name = output.name.slice(gradientPrefix.length);
+    if (!output.name.startsWith(gradientPrefix) || node?.kind !== "scatterAdd" || readers.has(output.value.id)) {
+      return [output];
+    }
+    deferred.add(node);
+    const [base, ids, rows] = node.inputs as [Value, Value, Value];
+    return [
+      { name: output.name, value: base },
+      { name: idsPrefix + name, value: ids },
+      { name: rowsPrefix + name, value: rows },
+    ];
+  });
+  return { ...optimised, nodes: optimised.nodes.filter((node) => !deferred.has(node)), outputs };
+}
+
+/** Does what `deferScatters` left: adds rows to tables in place, in their order. */
+function addRows(results: Tensors, tables: Readonly<Record<string, F32Tensor>>): void {
+  for (const output of Object.keys(results).filter((candidate) => candidate.startsWith(rowsPrefix))) {
+    const name = output.slice(rowsPrefix.length);
+    const table = tables[name]!.data;
+    const rows = results[output]!.data as Float32Array;
+    const ids = results[idsPrefix + name]!.data;
+    const width = rows.length / ids.length;
+    for (let row = 0; row < ids.length; row++) {
+      const [from, to] = [row * width, Number(ids[row]) * width];
+      for (let i = 0; i < width; i++) table[to + i]! += rows[from + i]!;
+    }
+  }
+}
+
 /** Compiles the step; `gradients` is the flat array that its results are written into. */
 export function createStep(
   runtime: Runtime,
@@ -71,10 +123,12 @@ export function createStep(
   gradientsFlat: Float32Array,
   loss: BuildLoss,
 ): StepProgram {
-  const views = Object.entries(viewsOf(parameters.layout, gradientsFlat));
+  const tables = viewsOf(parameters.layout, gradientsFlat);
+  const views = Object.entries(tables);
   const into = Object.fromEntries(views.map(([parameter, view]) => [gradientPrefix + parameter, view]));
   const sums = Object.fromEntries(views.map(([parameter, view]) => [sumPrefix + parameter, view]));
-  const compile = (accumulate: boolean) => runtime.compile(buildStep(name, parameters, loss, { accumulate }));
+  const compile = (accumulate: boolean) =>
+    runtime.compile(deferScatters(buildStep(name, parameters, loss, { accumulate })));
   let fresh: Promise<Program> | undefined;
   let adding: Promise<Program> | undefined;
 
@@ -84,7 +138,9 @@ export function createStep(
       else adding ??= compile(true);
       const program = await (first ? fresh! : adding!);
       const all = { ...parameters.tensors, ...feeds, [denominatorInput]: f32Tensor([], [denominator]) };
-      return resultOf(await program.run(first ? all : { ...all, ...sums }, into));
+      const results = await program.run(first ? all : { ...all, ...sums }, into);
+      addRows(results, tables);
+      return resultOf(results);
     },
   };
 }

@@ -196,10 +196,12 @@ const scatterAdd: OpDef<"scatterAdd"> = {
     return [base!];
   },
   grad: ({ g, inputs, upstream }) => [() => upstream, null, () => g.gather(upstream, inputs[1]!, 0)],
+  // Not ScatterND: its threads add to the same row without a lock, and repeated ids lose some of their rows.
   emit: (e, [base, ids, updates], { inputs }) => {
-    const wide = inputs[1]!.dtype === "i64" ? ids! : e.one("Cast", [ids!], { attributes: { to: { int: 7 } } });
-    const column = e.one("Reshape", [wide, e.ints([inputs[1]!.shape[0]!, 1])]);
-    return [e.one("ScatterND", [base!, column, updates!], { attributes: { reduction: { string: "add" } } })];
+    const column = e.one("Reshape", [ids!, e.ints([inputs[1]!.shape[0]!, 1])]);
+    const everywhere = e.one("Expand", [column, e.ints(inputs[2]!.shape)]);
+    const attributes = { axis: { int: 0 }, reduction: { string: "add" } };
+    return [e.one("ScatterElements", [base!, everywhere, updates!], { attributes })];
   },
 };
 
