@@ -1,7 +1,7 @@
 import { formatCount } from "../base/index.js";
 import { type BlockConfig, type ModelConfig, modelParameters, renderModelCard } from "../models/index.js";
 import type { RunContext } from "./context.js";
-import type { Child } from "./reshape.js";
+import type { Child } from "./run.js";
 import type { Evaluation } from "./stages/evaluate.js";
 import type { Prepared } from "./stages/prepare.js";
 import { packageVersion } from "./version.js";

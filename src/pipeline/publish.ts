@@ -30,16 +30,21 @@ export async function openOutput(directory: string, recipe: Recipe): Promise<voi
 /** What a run writes below its output directory besides the marker; other files there are the user's. */
 const ours = /^(child\/|child\.[^/]*$|exports\.json$|report\.html$|result\.json$)/;
 
-/** Puts the files of a finished stage below the output directory, sharing the blocks of weights where the disk can. */
-export async function publishDirectory(from: string, to: string): Promise<void> {
-  const names = (await listFiles(from)).filter((name) => name !== "manifest.json" && name !== "cost.json");
+/**
+ * Puts the files of a finished stage below the output directory, sharing their blocks where the file system can. What
+ * an earlier run with another result left under one of `roots` would be taken for a part of this one, and goes.
+ */
+export async function publishDirectory(from: string, to: string, roots: readonly string[]): Promise<void> {
+  const names = (await listFiles(from)).filter((name) => roots.includes(rootOf(name)));
   for (const name of names) await publishFile(join(from, name), join(to, name));
-  // What an earlier run with another result left here would otherwise be taken for a part of this one.
-  for (const name of await listFiles(to)) if (ours.test(name) && !names.includes(name)) await rm(join(to, name));
+  const stale = (await listFiles(to)).filter((name) => roots.includes(rootOf(name)) && !names.includes(name));
+  for (const name of stale) await rm(join(to, name));
 }
 
-// Small files are copied: someone who edits a card or a Modelfile must not edit the store's own.
-const shared = /\.(gguf|safetensors)$/;
+/** The first part of a name: `child/config.json` -> `child`. */
+function rootOf(name: string): string {
+  return name.split("/")[0]!;
+}
 
 export async function publishFile(from: string, to: string): Promise<void> {
   const temporary = temporaryName(to);

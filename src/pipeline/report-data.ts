@@ -1,4 +1,4 @@
-import { meanInterval } from "../base/index.js";
+import { meanInterval, pairedInterval } from "../base/index.js";
 import { modelParameters } from "../models/index.js";
 import { totalCost } from "../plan/index.js";
 import type { ComputePoint, LossCurve, ReportData, ReportModel } from "../puzzle/index.js";
@@ -6,7 +6,7 @@ import { spaceSizeLog10 } from "../puzzle/index.js";
 import { libraryVersion } from "../runtime/index.js";
 import type { RunContext } from "./context.js";
 import type { StageRecord } from "./recording.js";
-import type { Child, Run } from "./reshape.js";
+import type { Child, Run } from "./run.js";
 import { packageVersion } from "./version.js";
 
 export interface Circumstances {
@@ -26,7 +26,10 @@ export async function reportDataOf(context: RunContext, run: Run, about: Circums
     parent: parentRow(context, run),
     parentConfig: parent.config,
     child: childRow(context, run, run.child),
-    baselines: run.baselines.map((baseline) => childRow(context, run, baseline)),
+    baselines: run.baselines.map((baseline) => ({
+      ...childRow(context, run, baseline),
+      klAboveChild: pairedInterval(baseline.after.klBySequence, run.child.after.klBySequence),
+    })),
     ...(training !== undefined && { parentTraining: training }),
     evaluation: {
       text: run.prepared.origin.evaluate,

@@ -11,15 +11,16 @@ import type { Recipe } from "./recipe.js";
 import { recordStages } from "./recording.js";
 import { reportDataOf } from "./report-data.js";
 import { resultOf } from "./result.js";
-import { buildStarts, type Realised, realiseChild } from "./stages/children.js";
-import { type Distilled, distilChild } from "./stages/distil.js";
-import { type Evaluation, evaluate, type Subject } from "./stages/evaluate.js";
-import { type Export, exportChild } from "./stages/export.js";
+import type { Assembly, Child, Run } from "./run.js";
+import { buildStarts, realiseChild } from "./stages/children.js";
+import { distilChild } from "./stages/distil.js";
+import { evaluate, type Subject } from "./stages/evaluate.js";
+import { exportChild, exportNames } from "./stages/export.js";
 import { buildLibrary, type Scored } from "./stages/library.js";
 import { type Prepared, prepare } from "./stages/prepare.js";
-import { type Sample, sampleModels } from "./stages/sample.js";
+import { sampleModels } from "./stages/sample.js";
 import { type Candidate, type Searched, searchBlocks } from "./stages/search.js";
-import { measureSpeed, type Speed } from "./stages/speed.js";
+import { measureSpeed } from "./stages/speed.js";
 import type { Artifact } from "./store.js";
 
 export interface ReshapeOptions extends RunOptions {
@@ -32,41 +33,6 @@ export interface ReshapeOutcome {
   data: ReportData;
   /** The final table as text. */
   table: string;
-}
-
-/** A candidate with all that was made and measured of it. */
-export interface Child {
-  candidate: Candidate;
-  realised: Realised;
-  /** Absent where the recipe asks for no distillation. */
-  distilled?: Distilled;
-  /** The last of the two. */
-  subject: Subject;
-  before: Evaluation;
-  after: Evaluation;
-}
-
-/** The library's blocks put together as they are, for predicted against measured KL. */
-export interface Assembly {
-  candidate: Candidate;
-  measured: Evaluation;
-}
-
-/** Everything a run found out. */
-export interface Run {
-  prepared: Prepared;
-  scored: Scored;
-  searched: Searched;
-  parent: Evaluation;
-  child: Child;
-  baselines: Child[];
-  assemblies: Assembly[];
-  /** The child from starts without any refit. */
-  sliced: { evaluation: Evaluation; seconds: number };
-  speeds: Record<string, Speed>;
-  samples: Sample[];
-  exports: Export[];
-  llamaCpp: string;
 }
 
 /**
@@ -123,7 +89,7 @@ async function runStages(context: RunContext, llama: LlamaCpp): Promise<Run> {
     { ...child, card: cardOf(context, prepared, parent, child) },
     llama,
   );
-  await publishDirectory(artifact.directory, recipe.out);
+  await publishDirectory(artifact.directory, recipe.out, exportNames);
   const runners = [parentSubject, child.subject, ...baselines.map(({ subject }) => subject)];
   const speeds = await measureSpeed(context, runners, llama);
   const samples = await sampleModels(context, [parentSubject, child.subject]);

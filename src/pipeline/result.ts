@@ -3,7 +3,7 @@ import { checkSchema } from "../base/index.js";
 import type { BlockConfig } from "../models/index.js";
 import { type ReportData, type RunResult, resultSchema } from "../puzzle/index.js";
 import type { RunContext } from "./context.js";
-import type { Run } from "./reshape.js";
+import type { Run } from "./run.js";
 
 /** The object that `--json` prints and `result.json` holds. */
 export function resultOf({ recipe, parent }: RunContext, run: Run, data: ReportData): RunResult {
@@ -36,6 +36,7 @@ export function resultOf({ recipe, parent }: RunContext, run: Run, data: ReportD
         name: baseline.candidate.name,
         parameters: data.baselines[i]!.parameters,
         kl: baseline.after.kl,
+        klAboveChild: data.baselines[i]!.klAboveChild,
         klBeforeDistillation: baseline.before.kl,
         perplexity: baseline.after.perplexity,
         fileBytes: data.baselines[i]!.fileBytes,

@@ -46,6 +46,7 @@ export const resultSchema = z.looseObject({
       name: z.string(),
       parameters: count,
       kl: interval,
+      klAboveChild: interval.optional().describe("Its KL minus the child's, paired by sequence."),
       klBeforeDistillation: interval.optional(),
       perplexity: z.number().positive(),
     }),

@@ -23,6 +23,9 @@ export interface Export {
 /** Types of GGUF that a child is written in; block-quantised ones are compared by KL. */
 const ggufTypes = ["f32", "f16", "q8_0"] as const;
 
+/** Everything that the stage may leave for the user. */
+export const exportNames = ["child", ...ggufTypes.map((type) => `child.${type}.gguf`), "child.q8_0.Modelfile"];
+
 /** Sequences whose logits are compared; a few say all that a wrong layout would change. */
 const comparedSequences = 2;
 

@@ -12,7 +12,9 @@ export interface ReportModel {
   perplexity?: number;
   /** Nats a token from the parent on the set-aside text, 95 % interval by sequence; absent for the parent. */
   kl?: Interval;
-  /** The same before distillation. */
+  /** For a baseline: its KL minus the child's, paired by sequence; above zero where the child is nearer to the parent. */
+  klAboveChild?: Interval;
+  /** KL before distillation. */
   klBeforeDistillation?: Interval;
   /** Tokens a second in llama.cpp. */
   speed?: { prefill: Interval; decode: Interval };

@@ -63,8 +63,13 @@ function compareBaselines({ child, baselines }: ReportData): string {
   if (!child.kl || measured.length === 0) return "";
   const best = measured.reduce((a, b) => (b.kl!.mean < a.kl!.mean ? b : a));
   const change = Math.abs(1 - child.kl.mean / best.kl!.mean) * 100;
-  const apart = child.kl.high < best.kl!.low || child.kl.low > best.kl!.high;
   const verb = child.kl.mean <= best.kl!.mean ? "below" : "above";
-  const caveat = apart ? "" : "; their intervals overlap";
+  const caveat = isApart(child.kl, best) ? "" : "; not told apart at 95 %";
   return `Its divergence is ${change.toFixed(0)} % ${verb} that of the best baseline (${best.name}, ${showNumber(best.kl!.mean)}${caveat}).`;
+}
+
+/** Paired by sequence where that was measured, since sequences differ more than children do. */
+function isApart(child: Interval, { kl, klAboveChild }: ReportModel): boolean {
+  if (klAboveChild) return klAboveChild.low > 0 || klAboveChild.high < 0;
+  return child.high < kl!.low || child.low > kl!.high;
 }

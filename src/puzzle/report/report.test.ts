@@ -111,10 +111,19 @@ describe("the headline", () => {
     );
   });
 
+  test("goes by the paired difference where there is one", () => {
+    const data = exampleReport();
+    data.baselines[1]!.kl = { mean: 0.17, low: 0.12, high: 0.22, n: 32 };
+    data.baselines[1]!.klAboveChild = { mean: 0.009, low: 0.004, high: 0.014, n: 32 };
+    expect(headline(data)).not.toContain("not told apart");
+    data.baselines[1]!.klAboveChild = { mean: 0.009, low: -0.001, high: 0.019, n: 32 };
+    expect(headline(data)).toContain("not told apart");
+  });
+
   test("says so when a baseline wins, and when intervals overlap", () => {
     const data = exampleReport();
     data.baselines[1]!.kl = { mean: 0.15, low: 0.14, high: 0.16, n: 32 };
-    expect(headline(data)).toContain("7 % above that of the best baseline (greedy, 0.150; their intervals overlap)");
+    expect(headline(data)).toContain("7 % above that of the best baseline (greedy, 0.150; not told apart at 95 %)");
   });
 });
 

@@ -36,6 +36,10 @@ export function tableColumns({ parent }: ReportData): TableColumn[] {
     { title: "file", cell: ({ fileBytes }) => (fileBytes === undefined ? "" : formatBytes(fileBytes)) },
     { title: "perplexity", cell: ({ perplexity }) => (perplexity === undefined ? "" : showNumber(perplexity)) },
     { title: "KL, nats/token (95 %)", cell: ({ kl }) => (kl ? showInterval(kl) : "") },
+    {
+      title: "above the child's (95 %)",
+      cell: ({ klAboveChild }) => (klAboveChild ? showInterval(klAboveChild) : ""),
+    },
     { title: "prefill tok/s", cell: ({ speed }) => (speed ? showSpeed(speed.prefill.mean) : "") },
     { title: "decode tok/s", cell: ({ speed }) => (speed ? showSpeed(speed.decode.mean) : "") },
   ];

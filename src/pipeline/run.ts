@@ -1,0 +1,44 @@
+import type { Realised } from "./stages/children.js";
+import type { Distilled } from "./stages/distil.js";
+import type { Evaluation, Subject } from "./stages/evaluate.js";
+import type { Export } from "./stages/export.js";
+import type { Scored } from "./stages/library.js";
+import type { Prepared } from "./stages/prepare.js";
+import type { Sample } from "./stages/sample.js";
+import type { Candidate, Searched } from "./stages/search.js";
+import type { Speed } from "./stages/speed.js";
+
+/** A candidate with all that was made and measured of it. */
+export interface Child {
+  candidate: Candidate;
+  realised: Realised;
+  /** Absent where the recipe asks for no distillation. */
+  distilled?: Distilled;
+  /** The last of the two. */
+  subject: Subject;
+  before: Evaluation;
+  after: Evaluation;
+}
+
+/** The library's blocks put together as they are, for predicted against measured KL. */
+export interface Assembly {
+  candidate: Candidate;
+  measured: Evaluation;
+}
+
+/** Everything a run found out. */
+export interface Run {
+  prepared: Prepared;
+  scored: Scored;
+  searched: Searched;
+  parent: Evaluation;
+  child: Child;
+  baselines: Child[];
+  assemblies: Assembly[];
+  /** The child from starts without any refit. */
+  sliced: { evaluation: Evaluation; seconds: number };
+  speeds: Record<string, Speed>;
+  samples: Sample[];
+  exports: Export[];
+  llamaCpp: string;
+}
