@@ -27,8 +27,8 @@ export async function openOutput(directory: string, recipe: Recipe): Promise<voi
   await writeJsonAtomic(join(directory, marker), recipe);
 }
 
-/** What a run writes below its output directory besides the marker; other files there are the user's. */
-const ours = /^(child\/|child\.[^/]*$|exports\.json$|report\.html$|result\.json$)/;
+/** Weights share the store's blocks; what people edit (a card, a configuration) is copied, so that the store stays whole. */
+const shared = /\.(safetensors|gguf)$/;
 
 /**
  * Puts the files of a finished stage below the output directory, sharing their blocks where the file system can. What
