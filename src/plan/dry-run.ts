@@ -65,7 +65,8 @@ export function forecastReshape(config: ModelConfig, work: ReshapeWork, machine:
     { name: "search", seconds: 1 },
     { name: "realise", seconds: work.refit ? children * cost.realise() : 0 },
     { name: "distil", seconds: children * cost.distil() },
-    { name: "evaluate", seconds: children * cost.forward(2 * work.evaluateTokens, 1, 2) },
+    // Each child before and after its distillation, beside the parent.
+    { name: "evaluate", seconds: 2 * children * cost.forward(2 * work.evaluateTokens, 1, 2) },
     { name: "speed", seconds: (children + 1) * measureSeconds },
   ];
   return {
