@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { ModelConfig } from "../models/index.js";
+import { gqa, swiglu, testConfig } from "../models/testing.js";
 import {
   blockChoices,
   blockId,
@@ -11,26 +11,13 @@ import {
   roundWidth,
 } from "./space.js";
 
-const config: ModelConfig = {
+const config = testConfig({
   family: "llama",
-  modelType: "llama",
-  vocabSize: 512,
   hiddenSize: 64,
   heads: 8,
-  headDim: 8,
-  normEps: 1e-5,
-  rope: { theta: 10000 },
-  tiedEmbeddings: true,
-  attentionBias: false,
-  attentionOutputBias: false,
-  mlpBias: false,
   maxPositions: 512,
-  eosTokenIds: [2],
-  blocks: Array.from({ length: 3 }, () => ({
-    attention: { kind: "gqa", kvHeads: 4 } as const,
-    ffn: { kind: "swiglu", width: 172 } as const,
-  })),
-};
+  blocks: Array.from({ length: 3 }, () => ({ attention: gqa(4), ffn: swiglu(172) })),
+});
 
 test("kv heads halve, odd counts go to their largest divisor", () => {
   expect([fewerHeads(8), fewerHeads(3), fewerHeads(12), fewerHeads(9), fewerHeads(1)]).toEqual([

@@ -1,6 +1,6 @@
 import { createRng, internal } from "../base/index.js";
-
 import { type BlockConfig, blockWeights, layerPrefix, type Model, type ModelConfig } from "../models/index.js";
+import { gqa, swiglu, testConfig } from "../models/testing.js";
 import { type F32Tensor, f32Tensor, type HostTensor, sizeOf } from "../tensor/index.js";
 import type { BatchedText } from "./capture.js";
 import type { Multiply } from "./variants.js";
@@ -29,28 +29,15 @@ export const multiplyPlainly: Multiply = async (a, b) => {
 
 /** A Llama shape small enough to check by hand. */
 export function tinyConfig(changes: Partial<ModelConfig> = {}): ModelConfig {
-  return {
+  return testConfig({
     family: "llama",
-    modelType: "llama",
     vocabSize: 24,
     hiddenSize: 16,
-    heads: 4,
     headDim: 4,
-    normEps: 1e-5,
-    rope: { theta: 10000 },
-    tiedEmbeddings: true,
-    attentionBias: false,
-    attentionOutputBias: false,
-    mlpBias: false,
     maxPositions: 64,
-    bosTokenId: 1,
-    eosTokenIds: [2],
-    blocks: Array.from({ length: 3 }, () => ({
-      attention: { kind: "gqa", kvHeads: 4 } as const,
-      ffn: { kind: "swiglu", width: 24 } as const,
-    })),
+    blocks: Array.from({ length: 3 }, () => ({ attention: gqa(4), ffn: swiglu(24) })),
     ...changes,
-  };
+  });
 }
 
 /** Random weights of one block, norms around 1. */

@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { createRng, type Event } from "../base/index.js";
 import { temporaryDirectory } from "../base/testing.js";
 import { type ModelConfig, modelWeights } from "../models/index.js";
+import { gqa, swiglu, testConfig } from "../models/testing.js";
 import { createRuntime, type Runtime } from "../runtime/index.js";
 import {
   adamw,
@@ -21,26 +22,17 @@ import {
   train,
 } from "./index.js";
 
-const config: ModelConfig = {
+const config = testConfig({
   family: "llama",
-  modelType: "llama",
   vocabSize: 32,
   hiddenSize: 16,
-  heads: 4,
   headDim: 4,
-  normEps: 1e-5,
-  rope: { theta: 10000 },
-  tiedEmbeddings: true,
-  attentionBias: false,
-  attentionOutputBias: false,
-  mlpBias: false,
   maxPositions: 64,
-  eosTokenIds: [2],
   blocks: [
-    { attention: { kind: "gqa", kvHeads: 2 }, ffn: { kind: "swiglu", width: 24 } },
-    { attention: { kind: "gqa", kvHeads: 4 }, ffn: { kind: "swiglu", width: 16 } },
+    { attention: gqa(2), ffn: swiglu(24) },
+    { attention: gqa(4), ffn: swiglu(16) },
   ],
-};
+});
 const shape = { batch: 2, length: 8 };
 
 function randomParameters(model: ModelConfig, seed: number): Parameters {
