@@ -56,7 +56,10 @@ export function createProgram(
       }
       running++;
       try {
-        opening ??= openSession(model.bytes, options);
+        opening ??= openSession(model.bytes, options).catch((error) => {
+          opening = undefined;
+          throw error;
+        });
         const session = await opening;
         await onRun();
         const parts = withParts(feeds, model.inputs, model.inputNames);
