@@ -12,6 +12,8 @@ export interface VerifyGgufOptions {
   /** The model that was written. */
   engine: Engine;
   sequences: readonly Int32Array[];
+  /** What to call it in a message. Defaults to the path. */
+  where?: string;
   signal?: AbortSignal;
 }
 
@@ -31,6 +33,7 @@ export async function verifyGguf({
   type,
   engine,
   sequences,
+  where = path,
   signal,
 }: VerifyGgufOptions): Promise<Verified> {
   const vocabulary = engine.config.vocabSize;
@@ -48,29 +51,46 @@ export async function verifyGguf({
     },
     signal ? { signal } : {},
   );
-  checkDifference(path, type, maxAbsLogitDifference);
+  checkDifference(where, type, maxAbsLogitDifference);
   return { maxAbsLogitDifference, kl: mean(divergences) };
 }
 
 /** Compares a checkpoint that was written and opened again with the model it was written from. */
 export async function verifyHub(reloaded: Engine, own: Engine, sequences: readonly Int32Array[]): Promise<number> {
-  let difference = 0;
+  const compared = await compareModels(reloaded, own, sequences, { where: reloaded.model.path, type: "f32" });
+  return compared.maxAbsLogitDifference;
+}
+
+/** @throws EspalierError beyond the tolerance of the type */
+export async function compareModels(
+  reloaded: Engine,
+  own: Engine,
+  sequences: readonly Int32Array[],
+  { where, type }: { where: string; type: string },
+): Promise<Verified> {
+  const vocabulary = own.config.vocabSize;
+  let maxAbsLogitDifference = 0;
+  const divergences: number[] = [];
   for (const ids of sequences) {
-    difference = Math.max(difference, largestDifference(await logitsOf(own, ids), await logitsOf(reloaded, ids)));
+    const [expected, found] = [await logitsOf(own, ids), await logitsOf(reloaded, ids)];
+    maxAbsLogitDifference = Math.max(maxAbsLogitDifference, largestDifference(expected, found));
+    for (let at = 0; at < expected.length; at += vocabulary) {
+      divergences.push(divergence(expected.subarray(at, at + vocabulary), found.subarray(at, at + vocabulary)));
+    }
   }
-  checkDifference(reloaded.model.path, "f32", difference);
-  return difference;
+  checkDifference(where, type, maxAbsLogitDifference);
+  return { maxAbsLogitDifference, kl: mean(divergences) };
 }
 
 async function logitsOf(engine: Engine, ids: Int32Array): Promise<Float32Array> {
   return (await engine.logits(await engine.forward([ids]))).data;
 }
 
-function checkDifference(path: string, type: string, difference: number): void {
+function checkDifference(where: string, type: string, difference: number): void {
   const tolerance = logitTolerance[type];
   if (tolerance === undefined || difference <= tolerance) return;
   throw new EspalierError({
-    where: path,
+    where,
     expected: `logits within ${tolerance} of the model's own`,
     found: `a difference of ${difference.toPrecision(3)}`,
     fix: "the export is wrong and must not be used; please report it with the model's configuration",

@@ -1,6 +1,7 @@
 import { Command, Option } from "commander";
-import { EspalierError, formatBytes } from "../../base/index.js";
-import type { Model, SavedModel } from "../../models/index.js";
+import { createRssMeter, formatBytes } from "../../base/index.js";
+import type { Model } from "../../models/index.js";
+import type { CheckedExport } from "../../pipeline/index.js";
 import { type CommandIo, runCommand } from "../output.js";
 
 const types = ["f32", "f16", "bf16", "q8_0"] as const;
@@ -9,15 +10,22 @@ interface ExportOptions {
   format: "gguf" | "hf";
   type: (typeof types)[number];
   out: string;
+  /** A path, true where none is named, false with --no-check. */
+  check?: string | boolean;
 }
 
 export function createCommand(): Command {
   return new Command("export")
-    .description("Writes a model as a GGUF file or a Hugging Face directory.")
+    .description("Writes a model as a GGUF file or a Hugging Face directory, and checks what was written.")
     .argument("<model>", "Hugging Face directory or .gguf file")
     .addOption(new Option("--format <format>", "what to write").choices(["gguf", "hf"]).makeOptionMandatory())
     .addOption(new Option("--type <type>", "type of the weights").choices(types).default("f16"))
     .requiredOption("--out <path>", "the file (gguf) or directory (hf) to write; must not exist yet")
+    .option(
+      "--check <file>",
+      "text on which the logits of model and export are compared (default: the bundled stories)",
+    )
+    .option("--no-check", "write without comparing")
     .addHelpText(
       "after",
       "\nExample:\n  $ espalier export models/stories260K --format gguf --type f16 --out out/stories.gguf",
@@ -25,42 +33,46 @@ export function createCommand(): Command {
     .action((path: string, options: ExportOptions, command: Command) =>
       runCommand(command, async (io) => {
         const { openModel } = await import("../../models/index.js");
+        const meter = createRssMeter();
         const model = await openModel(path);
         try {
-          const saved = await save(model, options, io);
           for (const message of model.notices) io.onEvent({ event: "notice", level: "warning", message });
-          io.result(saved, () => renderSaved(saved));
+          const { config: _config, ...saved } = await save(model, options, io);
+          const result = {
+            ...saved,
+            checked: saved.maxAbsLogitDifference !== undefined,
+            peakRssBytes: meter.peakBytes(),
+          };
+          io.result(result, () => renderSaved(saved));
         } finally {
+          meter.stop();
           await model.close();
         }
       }),
     );
 }
 
-async function save(model: Model, { format, type, out }: ExportOptions, io: CommandIo): Promise<SavedModel> {
-  const { writeGguf, writeHub, writeModelfile } = await import("../../models/index.js");
-  const watching = { onEvent: io.onEvent, signal: io.signal };
-  if (format === "gguf") {
-    const saved = await writeGguf(model, out, { type, ...watching });
-    const modelfile = await writeModelfile(model, out);
-    return {
-      ...saved,
-      notes: [...saved.notes, modelfile.kept ? `${modelfile.path} was there and is kept` : `Ollama: ${modelfile.path}`],
-    };
-  }
-  if (type !== "q8_0")
-    return writeHub(model, out, {
-      type,
-      card: model.sidecars.card ?? (await conversionCard(model, type)),
-      ...watching,
-    });
-  throw new EspalierError({
-    where: "--type q8_0",
-    expected: "f32, f16 or bf16 with --format hf",
-    found: "a GGUF type",
-    fix: "add --format gguf, or choose another type",
-    exitCode: 2,
+async function save(model: Model, { format, type, out, check }: ExportOptions, io: CommandIo): Promise<CheckedExport> {
+  const { exportChecked } = await import("../../pipeline/index.js");
+  const { bundledTextPath } = await import("../../data/index.js");
+  const { writeModelfile } = await import("../../models/index.js");
+  const saved = await exportChecked(model, {
+    format,
+    type,
+    out,
+    ...(check !== false && { check: typeof check === "string" ? check : bundledTextPath("valid") }),
+    ...(format === "hf" && { card: model.sidecars.card ?? (await conversionCard(model, type)) }),
+    device: io.device,
+    ...(io.threads !== undefined && { threads: io.threads }),
+    onEvent: io.onEvent,
+    signal: io.signal,
   });
+  if (check === false)
+    io.onEvent({ event: "notice", level: "warning", message: `${out} was not checked (--no-check)` });
+  if (format === "hf") return saved;
+  const modelfile = await writeModelfile(model, out);
+  const note = modelfile.kept ? `${modelfile.path} was there and is kept` : `Ollama: ${modelfile.path}`;
+  return { ...saved, notes: [...saved.notes, note] };
 }
 
 /** The card of a plain conversion: nothing was changed but the form. */
@@ -78,7 +90,15 @@ async function conversionCard({ config, sidecars, format }: Model, type: string)
   });
 }
 
-function renderSaved({ path, bytes, format, type, notes }: SavedModel): string {
-  const lines = [`${path}: ${format} ${type}, ${formatBytes(bytes)}`, ...notes.map((note) => `  ${note}`)];
-  return lines.join("\n");
+function renderSaved({ path, bytes, format, type, notes, maxAbsLogitDifference, kl }: Omit<CheckedExport, "config">) {
+  const compared =
+    maxAbsLogitDifference === undefined
+      ? []
+      : [
+          `  checked in ${format === "gguf" ? "llama.cpp" : "our own reader"}: largest difference of a logit ` +
+            `${maxAbsLogitDifference.toExponential(1)}, KL ${kl!.toExponential(1)} nats a token`,
+        ];
+  return [`${path}: ${format} ${type}, ${formatBytes(bytes)}`, ...compared, ...notes.map((note) => `  ${note}`)].join(
+    "\n",
+  );
 }
