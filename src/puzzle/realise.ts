@@ -63,6 +63,8 @@ export async function realise(request: RealiseRequest): Promise<void> {
     childStream: join(directory, "child"),
   };
   const first = await firstMissing(directory, blocks.length);
+  // A run that was stopped between the two left the streams of a layer that is done.
+  for (let layer = 0; layer < first; layer++) await dropStreams(walk, layer);
   if (refit && first === 0) {
     await captureEmbedding(engine, request.text, walk.parentStream);
     await captureEmbedding(engine, request.text, walk.childStream);
