@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { repositoryPath } from "../src/base/testing.js";
+import { recipeJsonSchema } from "../src/pipeline/index.js";
 
 const pages = [
   "README.md",
@@ -21,8 +22,8 @@ test.each(pages)("the links of %s lead somewhere", (page) => {
 test("the map of ARCHITECTURE.md has every area of src, in the order of layers.json", () => {
   const rows = JSON.parse(readFileSync(repositoryPath("layers.json"), "utf8")) as string[][];
   const areas = rows.flat().filter((area) => existsSync(repositoryPath(`src/${area}`)));
-  const text = readFileSync(repositoryPath("ARCHITECTURE.md"), "utf8");
-  const mapped = [...text.matchAll(/^\| `([a-z]+)` \|/gm)].map((match) => match[1]!);
+  const [map] = readFileSync(repositoryPath("ARCHITECTURE.md"), "utf8").split("## Decisions");
+  const mapped = [...map!.matchAll(/^\| `([a-z]+)` \|/gm)].map((match) => match[1]!);
   expect(mapped).toEqual(areas);
 });
 
@@ -33,3 +34,25 @@ test("every area that users import has a page", () => {
     .filter((area) => !["base", "cli"].includes(area) && existsSync(repositoryPath(`src/${area}`)));
   expect(areas.filter((area) => !existsSync(repositoryPath(`docs/${area}.md`)))).toEqual([]);
 });
+
+test("docs/pipeline.md has every field of a recipe with its default", () => {
+  const page = readFileSync(repositoryPath("docs/pipeline.md"), "utf8");
+  const rows = fieldsOf(recipeJsonSchema() as Schema).map(([path, value]) =>
+    value === undefined ? `| \`${path}\` | ` : `| \`${path}\` | ${[value].flat().join(", ")} |`,
+  );
+  expect(rows.filter((row) => !page.includes(row))).toEqual([]);
+});
+
+interface Schema {
+  properties?: Record<string, Schema>;
+  default?: unknown;
+}
+
+/** Paths of all fields that hold a value, with their defaults. */
+function fieldsOf({ properties = {} }: Schema, prefix = ""): [path: string, value: unknown][] {
+  return Object.entries(properties)
+    .filter(([name]) => name !== "$schema" && name !== "kind")
+    .flatMap(([name, schema]): [string, unknown][] =>
+      schema.properties ? fieldsOf(schema, `${prefix}${name}.`) : [[prefix + name, schema.default]],
+    );
+}
