@@ -57,11 +57,15 @@ describe("a checked export", () => {
     expect(existsSync(out)).toBe(true);
   });
 
-  test.each([["hf"], ["gguf"]] as const)("of a wrong %s fails, and nothing has its name", async (format) => {
+  test.each([
+    ["hf", "f32", "expected logits within 0.001"],
+    ["gguf", "f16", "expected logits within 0.05"],
+    ["gguf", "q8_0", "expected a KL within 0.1"],
+  ] as const)("of a wrong %s %s fails, and nothing has its name", async (format, type, message) => {
     const directory = temporaryDirectory();
     const out = join(directory, "model");
-    const work = exportChecked(changedAfter(1), { format, type: "f32", out, check, threads });
-    await expect(work).rejects.toThrow(`${out}: expected logits within 0.001`);
+    const work = exportChecked(changedAfter(1), { format, type, out, check, threads });
+    await expect(work).rejects.toThrow(`${out}: ${message}`);
     expect(readdirSync(directory)).toEqual([]);
   });
 

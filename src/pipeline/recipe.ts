@@ -6,7 +6,12 @@ import { type Budget, costNames, parseBudgetValue } from "./budget.js";
 const tokens = (fallback: number, what: string) => z.int().min(1).default(fallback).describe(what);
 
 const budgetSchema = z
-  .partialRecord(z.enum(costNames), z.union([z.string(), z.array(z.string()).min(1)]))
+  .partialRecord(z.enum(costNames), z.union([z.string(), z.array(z.string()).min(1)]), {
+    error: (issue) =>
+      "keys" in issue && Array.isArray(issue.keys)
+        ? `unknown: ${issue.keys.join(", ")}; costs are ${costNames.join(", ")}`
+        : undefined,
+  })
   .superRefine((budget, context) => {
     if (Object.keys(budget).length === 0) context.addIssue({ code: "custom", message: "name at least one cost" });
     for (const [name, value] of Object.entries(budget)) {
