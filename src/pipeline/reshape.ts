@@ -7,6 +7,7 @@ import { describeOmissions, type ReportData, type RunResult, renderReport, rende
 import { cardOf } from "./card.js";
 import { createContext, type RunContext, type RunOptions } from "./context.js";
 import { openOutput, publishDirectory } from "./publish.js";
+import { checkReach } from "./reach.js";
 import type { Recipe } from "./recipe.js";
 import { recordStages } from "./recording.js";
 import { reportDataOf } from "./report-data.js";
@@ -51,6 +52,7 @@ export async function reshape(recipe: Recipe, options: ReshapeOptions = {}): Pro
     for (const message of describeOmissions(context.space.omitted)) {
       onEvent({ event: "notice", level: "info", message });
     }
+    checkReach(context);
     const run = await runStages(context, llama);
     const { stages } = recording;
     const data = await reportDataOf(context, run, {
