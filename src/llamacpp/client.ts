@@ -145,8 +145,8 @@ function forkWorker(): ChildProcess {
     stdio: ["ignore", "ignore", "pipe", "ipc"],
     // A group of its own: Ctrl-C in a terminal is the parent's to answer. The child ends when its channel closes.
     detached: process.platform !== "win32",
-    // On an assertion ggml would start a debugger to print a backtrace.
-    env: { ...process.env, GGML_NO_BACKTRACE: "1" },
+    // On an assertion ggml would start a debugger to print a backtrace. node-llama-cpp ends on a CI that is no boolean.
+    env: { ...process.env, GGML_NO_BACKTRACE: "1", CI: "false" },
   });
 }
 

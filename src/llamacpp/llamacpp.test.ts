@@ -26,6 +26,19 @@ test("names its versions", async () => {
   expect(await llama.version()).toMatchObject({ package: "3.22.1", llamaCpp: "v0.5.0", gpu: false });
 });
 
+test("an environment whose CI is no boolean does not matter", async () => {
+  const before = process.env.CI;
+  process.env.CI = "a service's name";
+  const other = createLlamaCpp({ threads: 1 });
+  try {
+    expect(await other.version()).toMatchObject({ package: "3.22.1" });
+  } finally {
+    await other.dispose();
+    if (before === undefined) delete process.env.CI;
+    else process.env.CI = before;
+  }
+});
+
 test("a missing file is named before anything is started", async () => {
   await expect(llama.tokenize("nowhere.gguf", "a")).rejects.toThrow("nowhere.gguf: expected a .gguf file");
 });
