@@ -44,9 +44,18 @@ export interface RunContext {
 }
 
 export async function createContext(recipe: Recipe, options: RunOptions): Promise<RunContext> {
+  const parent = await openModel(recipe.parent);
+  try {
+    return await contextOf(parent, recipe, options);
+  } catch (error) {
+    await parent.close();
+    throw error;
+  }
+}
+
+async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Promise<RunContext> {
   const { store = ".espalier", device = "cpu", threads } = options;
   const { onEvent = ignoreEvents, signal = new AbortController().signal } = options;
-  const parent = await openModel(recipe.parent);
   for (const message of parent.notices) onEvent({ event: "notice", level: "info", message });
   checkLength(recipe, parent);
   const runtime = await createRuntime({
