@@ -32,7 +32,7 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
       stage = { name, startedMs: now, firstMs: now, firstDone: done, tenths: 0 };
     }
     const left = timeLeft(stage, now, done, total);
-    const shown = `  ${name.padEnd(12)} ${bar(done / total)} ${text}${left}`;
+    const shown = `  ${name.padEnd(22)} ${bar(done / total)} ${text}${left}`;
     if (live) return rewrite(shown);
     const tenths = Math.floor((10 * done) / total);
     if (tenths <= stage.tenths) return;
@@ -71,7 +71,7 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
 
 function stageEnd({ stage, seconds, cached, peakRssBytes }: Extract<Event, { event: "stage-end" }>): string {
   const how = cached ? "found in the store" : `${formatSeconds(seconds)}, peak ${formatBytes(peakRssBytes)}`;
-  return `  ${stage.padEnd(12)} done (${how})`;
+  return `  ${stage.padEnd(22)} done (${how})`;
 }
 
 function timeLeft(stage: { firstMs: number; firstDone: number }, now: number, done: number, total: number): string {

@@ -37,11 +37,7 @@ export async function reportDataOf(context: RunContext, run: Run, about: Circums
       sequences: run.prepared.sequences.evaluate.count,
     },
     frontier: frontierOf(run),
-    predictions: run.assemblies.map(({ candidate, measured }) => ({
-      model: candidate.name,
-      predicted: candidate.predicted!,
-      measured: measured.kl,
-    })),
+    predictions: run.predictions.map(({ name, predicted, measured }) => ({ model: name, predicted, measured })),
     compute: computeOf(run),
     losses: [run.child, ...run.baselines].flatMap(lossesOf),
     samples: [{ prompt: recipe.sample.prompt, outputs: run.samples }],
@@ -121,14 +117,14 @@ function frontierOf({ searched }: Run): NonNullable<ReportData["frontier"]> {
 }
 
 /** KL against the seconds that went into the child's weights; searching and measuring are not counted. */
-function computeOf({ child, sliced, assemblies, scored }: Run): ComputePoint[] {
+function computeOf({ child, sliced, predictions, scored }: Run): ComputePoint[] {
   const { statistics, variants } = scored;
   const model = child.candidate.name;
   const refitted = statistics.seconds + variants.seconds;
   const realised = refitted + child.realised.artifact.seconds;
   const points: ComputePoint[] = [
     { model, stage: "sliced", seconds: statistics.seconds + sliced.seconds, kl: sliced.evaluation.kl.mean },
-    { model, stage: "refitted", seconds: refitted, kl: assemblies[0]!.measured.kl.mean },
+    { model, stage: "refitted", seconds: refitted, kl: predictions[0]!.measured.mean },
     { model, stage: "refitted in sequence", seconds: realised, kl: child.before.kl.mean },
   ];
   const { distilled } = child;
@@ -193,10 +189,10 @@ function trainingOf(path: string, name: string): string | undefined {
   return "The parent was trained on TinyStories, the corpus that the bundled text is from: it may have seen the measuring text.";
 }
 
-function notesOf({ space }: RunContext, { prepared, assemblies }: Run): string[] {
+function notesOf({ space }: RunContext, { prepared, predictions }: Run): string[] {
   return [
     `Calibration, scoring and distillation used ${prepared.origin.train}; all measuring used ${prepared.origin.evaluate}. No two parts share a document.`,
-    `Predicted and measured KL are of blocks put together without the refit in sequence, on ${assemblies[0]?.measured.klBySequence.length ?? 0} set-aside sequences.`,
+    `Predicted and measured KL are of blocks put together without the refit in sequence, on ${predictions[0]?.measured.n ?? 0} set-aside sequences.`,
     ...space.omitted.map(
       ({ layer, part, id, reason }) => `Left out of the space: layer ${layer}, ${part} ${id}: ${reason}.`,
     ),

@@ -12,15 +12,16 @@ import type { Recipe } from "./recipe.js";
 import { recordStages } from "./recording.js";
 import { reportDataOf } from "./report-data.js";
 import { resultOf } from "./result.js";
-import type { Assembly, Child, Run } from "./run.js";
+import type { Child, Run } from "./run.js";
 import { buildStarts, realiseChild } from "./stages/children.js";
 import { distilChild } from "./stages/distil.js";
 import { evaluate, type Subject } from "./stages/evaluate.js";
 import { exportChild, exportNames } from "./stages/export.js";
 import { buildLibrary, type Scored } from "./stages/library.js";
+import { measurePredictions } from "./stages/predict.js";
 import { type Prepared, prepare } from "./stages/prepare.js";
 import { sampleModels } from "./stages/sample.js";
-import { type Candidate, type Searched, searchBlocks } from "./stages/search.js";
+import { type Candidate, searchBlocks } from "./stages/search.js";
 import { measureSpeed } from "./stages/speed.js";
 import type { Artifact } from "./store.js";
 
@@ -82,7 +83,8 @@ async function runStages(context: RunContext, llama: LlamaCpp): Promise<Run> {
   const child = await makeChild(context, prepared, scored, searched.child);
   const baselines: Child[] = [];
   for (const candidate of searched.baselines) baselines.push(await makeChild(context, prepared, scored, candidate));
-  const assemblies = await measureAssemblies(context, prepared, scored, searched);
+  const candidates = [searched.child, ...searched.pool, ...searched.baselines];
+  const predictions = await measurePredictions(context, prepared, scored.variants, candidates);
   const sliced = await measureSliced(context, prepared, scored, searched.child);
   const parent = await evaluate(context, prepared, parentSubject);
   const { artifact, exports } = await exportChild(
@@ -103,7 +105,7 @@ async function runStages(context: RunContext, llama: LlamaCpp): Promise<Run> {
     parent,
     child,
     baselines,
-    assemblies,
+    predictions,
     sliced,
     speeds,
     samples,
@@ -135,26 +137,6 @@ async function startsOf(
 ): Promise<Artifact> {
   if (!space) return variants;
   return buildStarts(context, statistics, { refit: context.recipe.variants.refit, space, stage: `variants/${name}` });
-}
-
-/** Sequences on which assembled candidates are measured. */
-const assemblySequences = 32;
-
-async function measureAssemblies(
-  context: RunContext,
-  prepared: Prepared,
-  { variants }: Scored,
-  { pool, child, baselines }: Searched,
-): Promise<Assembly[]> {
-  const assemblies: Assembly[] = [];
-  for (const candidate of [child, ...pool, ...baselines]) {
-    if (candidate.predicted === undefined) continue;
-    const assembled = await realiseChild(context, prepared, variants, candidate, { refit: false });
-    const stage = `evaluate/${candidate.name} assembled`;
-    const measured = await evaluate(context, prepared, assembled, { stage, sequences: assemblySequences });
-    assemblies.push({ candidate, measured });
-  }
-  return assemblies;
 }
 
 async function measureSliced(context: RunContext, prepared: Prepared, scored: Scored, candidate: Candidate) {

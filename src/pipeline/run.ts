@@ -3,6 +3,7 @@ import type { Distilled } from "./stages/distil.js";
 import type { Evaluation, Subject } from "./stages/evaluate.js";
 import type { Export } from "./stages/export.js";
 import type { Scored } from "./stages/library.js";
+import type { Prediction } from "./stages/predict.js";
 import type { Prepared } from "./stages/prepare.js";
 import type { Sample } from "./stages/sample.js";
 import type { Candidate, Searched } from "./stages/search.js";
@@ -20,12 +21,6 @@ export interface Child {
   after: Evaluation;
 }
 
-/** The library's blocks put together as they are, for predicted against measured KL. */
-export interface Assembly {
-  candidate: Candidate;
-  measured: Evaluation;
-}
-
 /** Everything a run found out. */
 export interface Run {
   prepared: Prepared;
@@ -34,7 +29,8 @@ export interface Run {
   parent: Evaluation;
   child: Child;
   baselines: Child[];
-  assemblies: Assembly[];
+  /** The child's first. */
+  predictions: Prediction[];
   /** The child from starts without any refit. */
   sliced: { evaluation: Evaluation; seconds: number };
   speeds: Record<string, Speed>;
