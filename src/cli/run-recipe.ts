@@ -30,7 +30,7 @@ export async function runRecipe(
       table,
       "",
       `child        ${result.child.path}`,
-      ...result.exports.map(({ path, format }) => `${format.padEnd(12)} ${path}`),
+      ...result.exports.map(({ path, format, type }) => `${`${format} ${type}`.padEnd(12)} ${path}`),
       `report       ${join(recipe.out, "report.html")}`,
       `took         ${formatSeconds(result.seconds)}, peak ${formatBytes(result.peakRssBytes)}`,
       "",

@@ -43,9 +43,9 @@ export async function reportDataOf(context: RunContext, run: Run, about: Circums
     samples: [{ prompt: recipe.sample.prompt, outputs: run.samples }],
     search: searchOf(context, run),
     scores: scoresOf(run),
-    exports: run.exports.map(({ file, format, bytes, maxAbsLogitDifference, kl, notes }) => ({
+    exports: run.exports.map(({ file, format, type, architecture, bytes, maxAbsLogitDifference, kl, notes }) => ({
       path: `${recipe.out}/${file}`,
-      format,
+      format: `${format} (${architecture}), ${type}`,
       bytes,
       ...(maxAbsLogitDifference !== undefined && { maxAbsLogitDifference }),
       ...(kl !== undefined && { kl }),

@@ -56,7 +56,7 @@ export function resultOf({ recipe, parent }: RunContext, run: Run, data: ReportD
 
 /** The Hugging Face directory where there is one, else the F32 GGUF. */
 export function childFile({ exports }: Run): string {
-  return exports.find(({ format }) => format.startsWith("hf"))?.file ?? exports[0]!.file;
+  return exports.find(({ format }) => format === "hf")?.file ?? exports[0]!.file;
 }
 
 function plainBlock({ attention, ffn }: BlockConfig) {

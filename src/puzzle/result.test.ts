@@ -17,7 +17,7 @@ const result = {
   },
   baselines: [{ name: "uniform", parameters: 6, kl, perplexity: 6 }],
   search: { objective: 0.3, bound: 0.3, gap: 0, seconds: 1 },
-  exports: [{ path: "out/child.gguf", format: "gguf f32", maxAbsLogitDifference: 1e-5 }],
+  exports: [{ path: "out/child.gguf", format: "gguf", type: "f32", maxAbsLogitDifference: 1e-5 }],
   speed: { parent: { prefill: 100, decode: 10 }, child: { prefill: 120, decode: 12, intervals: 5 } },
   stages: [{ name: "score", seconds: 1, peakRssBytes: 1024, cached: false }],
   peakRssBytes: 1024,

@@ -60,7 +60,9 @@ export const resultSchema = z.looseObject({
   exports: z.array(
     z.looseObject({
       path: z.string(),
-      format: z.string(),
+      format: z.enum(["hf", "gguf"]),
+      type: z.string().describe("Type of the weights: f32, f16, q8_0."),
+      architecture: z.string().optional().describe("What the file names: Llama, DeciLM, llama, deci."),
       maxAbsLogitDifference: z
         .number()
         .min(0)

@@ -40,7 +40,7 @@ describe("space", () => {
   test("the parent's own comes first, and layer 0 keeps some attention for GGUF", () => {
     const { layers, omitted } = buildSpace(config);
     expect(layers[1]!.attention.map(({ id }) => id)).toEqual(["gqa 4", "gqa 2", "gqa 1", "linear", "none"]);
-    expect(layers[0]!.attention.map(({ id }) => id)).toEqual(["gqa 4", "gqa 2", "gqa 1", "linear"]);
+    expect(layers[0]!.attention.map(({ id }) => id)).toEqual(["gqa 4", "gqa 2", "gqa 1"]);
     expect(layers[1]!.ffn.map(({ id }) => id)).toEqual([
       "swiglu 172 (100%)",
       "swiglu 128 (74%)",
@@ -52,7 +52,8 @@ describe("space", () => {
     ]);
     expect(blockChoices(layers[1]!)).toHaveLength(35);
     expect(describeOmissions(omitted)).toEqual([
-      'layer 0: attention "none" left out for gguf: llama.cpp reads the head size from the first layer\'s attention',
+      'layer 0: attention "linear" left out for gguf: llama.cpp reads the head size from the first layer\'s attention and needs a layer with a key-value cache',
+      'layer 0: attention "none" left out for gguf: llama.cpp reads the head size from the first layer\'s attention and needs a layer with a key-value cache',
     ]);
   });
 
@@ -83,8 +84,8 @@ describe("space", () => {
   });
 
   test("the range of parameters spans empty and full blocks", () => {
-    // Full: 64*64*2 + 2*32*64 + 64 + 3*64*172 + 64 = 45440 a layer. Layer 0 keeps a linear attention: 64*64 + 64 = 4160.
-    expect(blockParameterRange(config, buildSpace(config))).toEqual({ least: 4160, most: 3 * 45440 });
+    // Full: 64*64*2 + 2*32*64 + 64 + 3*64*172 + 64 = 45440 a layer. Layer 0 keeps one kv head: 64*64*2 + 2*8*64 + 64 = 9280.
+    expect(blockParameterRange(config, buildSpace(config))).toEqual({ least: 9280, most: 3 * 45440 });
   });
 });
 

@@ -108,8 +108,8 @@ function checkFractions(fractions: readonly number[]): void {
  * the size of a head from there and nowhere else.
  */
 function attentionObstacle(target: Target, layer: number, attention: AttentionConfig): string | undefined {
-  if (target === "gguf" && layer === 0 && attention.kind === "none") {
-    return "llama.cpp reads the head size from the first layer's attention";
+  if (target === "gguf" && layer === 0 && attention.kind !== "gqa") {
+    return "llama.cpp reads the head size from the first layer's attention and needs a layer with a key-value cache";
   }
   return undefined;
 }

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { readJson, writeJsonAtomic } from "../../base/index.js";
-import { createEngine } from "../../engine/index.js";
+import { createEngine, type Engine } from "../../engine/index.js";
 import type { LlamaCpp } from "../../llamacpp/index.js";
-import { openModel, writeGguf, writeHub, writeModelfile } from "../../models/index.js";
+import { type Model, openModel, writeGguf, writeHub, writeModelfile } from "../../models/index.js";
 import type { RunContext } from "../context.js";
 import type { Artifact } from "../store.js";
 import { verifyGguf, verifyHub } from "../verify.js";
@@ -13,7 +13,11 @@ import { type Prepared, rowsOf } from "./prepare.js";
 export interface Export {
   /** Name below the export artifact. */
   file: string;
-  format: string;
+  format: "hf" | "gguf";
+  /** Type of the weights. */
+  type: string;
+  /** Architecture that the file names: the parent's where blocks are alike, DeciLM where they are not. */
+  architecture: string;
   bytes: number;
   maxAbsLogitDifference?: number;
   kl?: number;
@@ -49,25 +53,10 @@ export async function exportChild(
         const model = await subject.open();
         const sequences = rowsOf(prepared.sequences.evaluate).slice(0, comparedSequences);
         const engine = createEngine(runtime, model);
+        const work = { directory, model, engine, sequences, signal };
         const exports: Export[] = [];
-        if (recipe.targets.includes("hf")) {
-          const path = join(directory, "child");
-          const saved = await writeHub(model, path, { overwrite: true, card, signal });
-          const reloaded = await openModel(path);
-          const maxAbsLogitDifference = await verifyHub(createEngine(runtime, reloaded), engine, sequences);
-          await reloaded.close();
-          const format = saved.config.family === "deci" ? "hf (DeciLM), f32" : "hf (Llama), f32";
-          exports.push({ file: "child", format, bytes: saved.bytes, maxAbsLogitDifference, notes: saved.notes });
-        }
-        if (recipe.targets.includes("gguf")) {
-          for (const type of ggufTypes) {
-            const file = `child.${type}.gguf`;
-            const saved = await writeGguf(model, join(directory, file), { type, overwrite: true, signal });
-            const checked = await verifyGguf({ llama, path: saved.path, type, engine, sequences, signal });
-            exports.push({ file, format: `gguf, ${type}`, bytes: saved.bytes, ...checked, notes: saved.notes });
-          }
-          await writeModelfile(model, join(directory, "child.q8_0.gguf"), { overwrite: true });
-        }
+        if (recipe.targets.includes("hf")) exports.push(await exportHub(context, work, card));
+        if (recipe.targets.includes("gguf")) exports.push(...(await exportGgufs(llama, work)));
         await model.close();
         await writeJsonAtomic(join(directory, "exports.json"), exports);
       },
@@ -75,4 +64,42 @@ export async function exportChild(
     context,
   );
   return { artifact, exports: (await readJson(join(artifact.directory, "exports.json"))) as Export[] };
+}
+
+interface ExportWork {
+  directory: string;
+  model: Model;
+  engine: Engine;
+  sequences: Int32Array[];
+  signal: AbortSignal;
+}
+
+/** Safetensors, opened again by our own reader. */
+async function exportHub({ runtime }: RunContext, work: ExportWork, card: string): Promise<Export> {
+  const { directory, model, engine, sequences, signal } = work;
+  const path = join(directory, "child");
+  const { bytes, notes, config } = await writeHub(model, path, { overwrite: true, card, signal });
+  const reloaded = await openModel(path);
+  const maxAbsLogitDifference = await verifyHub(createEngine(runtime, reloaded), engine, sequences);
+  await reloaded.close();
+  const architecture = config.family === "deci" ? "DeciLM" : "Llama";
+  return { file: "child", format: "hf", type: "f32", architecture, bytes, maxAbsLogitDifference, notes };
+}
+
+/** GGUF in every type, each loaded by llama.cpp, and the Modelfile of the one that people will run. */
+async function exportGgufs(llama: LlamaCpp, work: ExportWork): Promise<Export[]> {
+  const { directory, model, engine, sequences, signal } = work;
+  const exports: Export[] = [];
+  for (const type of ggufTypes) {
+    const file = `child.${type}.gguf`;
+    const { path, bytes, notes, config } = await writeGguf(model, join(directory, file), {
+      type,
+      overwrite: true,
+      signal,
+    });
+    const checked = await verifyGguf({ llama, path, type, engine, sequences, signal });
+    exports.push({ file, format: "gguf", type, architecture: config.family, bytes, ...checked, notes });
+  }
+  await writeModelfile(model, join(directory, "child.q8_0.gguf"), { overwrite: true });
+  return exports;
 }
