@@ -23,11 +23,13 @@ export async function runRecipe(
     const outlook = await forecast(recipe, { ...context, store });
     return io.result(outlook, () => renderForecast(outlook));
   }
-  const { result, table } = await reshape(recipe, { ...context, store, command });
+  const { result, table, samples } = await reshape(recipe, { ...context, store, command });
   io.result(result, () =>
     [
       "",
       table,
+      "",
+      samples,
       "",
       `child        ${result.child.path}`,
       ...result.exports.map(({ path, format, type }) => `${`${format} ${type}`.padEnd(12)} ${path}`),

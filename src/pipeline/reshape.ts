@@ -3,7 +3,14 @@ import { join } from "node:path";
 import { createRssMeter, ignoreEvents, writeFileAtomic, writeJsonAtomic } from "../base/index.js";
 import { createLlamaCpp, type LlamaCpp } from "../llamacpp/index.js";
 import { openModel } from "../models/index.js";
-import { describeOmissions, type ReportData, type RunResult, renderReport, renderTable } from "../puzzle/index.js";
+import {
+  describeOmissions,
+  type ReportData,
+  type RunResult,
+  renderReport,
+  renderSamples,
+  renderTable,
+} from "../puzzle/index.js";
 import { cardOf } from "./card.js";
 import { createContext, type RunContext, type RunOptions } from "./context.js";
 import { openOutput, publishDirectory } from "./publish.js";
@@ -35,6 +42,8 @@ export interface ReshapeOutcome {
   data: ReportData;
   /** The final table as text. */
   table: string;
+  /** What parent and child wrote after the same beginning, side by side. */
+  samples: string;
 }
 
 /**
@@ -66,7 +75,7 @@ export async function reshape(recipe: Recipe, options: ReshapeOptions = {}): Pro
     const result = resultOf(context, run, data);
     await writeFileAtomic(join(recipe.out, "report.html"), await renderReport(data));
     await writeJsonAtomic(join(recipe.out, "result.json"), result);
-    return { result, data, table: renderTable(data) };
+    return { result, data, table: renderTable(data), samples: renderSamples(data) };
   } finally {
     await llama.dispose();
     await context.close();

@@ -1,3 +1,3 @@
 export type * from "./data.js";
 export { renderReport } from "./page.js";
-export { renderTable } from "./table.js";
+export { renderSamples, renderTable } from "./table.js";

@@ -2,7 +2,7 @@ import { parseHTML } from "linkedom";
 import { describe, expect, test } from "vitest";
 import type { ReportData } from "./data.js";
 import { headline, showInterval, showNumber } from "./format.js";
-import { renderReport, renderTable } from "./index.js";
+import { renderReport, renderSamples, renderTable } from "./index.js";
 import { html } from "./markup.js";
 import { exampleReport } from "./testing.js";
 
@@ -139,4 +139,26 @@ test("numbers for people", () => {
   expect(showInterval({ mean: 0.5, low: Number.NEGATIVE_INFINITY, high: Number.POSITIVE_INFINITY, n: 1 })).toBe(
     "0.500",
   );
+});
+
+test("samples stand side by side, broken between words", () => {
+  const text = "Once upon a time there was a little girl who lived in a house near the sea.";
+  const data = {
+    ...exampleReport(),
+    samples: [
+      {
+        prompt: "Once",
+        outputs: [
+          { model: "parent", text },
+          { model: "child", text: "Once." },
+        ],
+      },
+    ],
+  };
+  expect(renderSamples(data).split("\n")).toEqual([
+    `${"parent".padEnd(54)}  child`,
+    "",
+    `${"Once upon a time there was a little girl who lived in".padEnd(54)}  Once.`,
+    "a house near the sea.",
+  ]);
 });

@@ -54,3 +54,32 @@ function footnotes(data: ReportData): string[] {
   const measured = `Measured on ${showCount(evaluation.tokens)} set-aside tokens in ${showCount(evaluation.sequences)} sequences (${evaluation.text}).`;
   return [headline(data), measured, ...(parentTraining ? [parentTraining] : [])];
 }
+
+const columnWidth = 54;
+
+/** What two models wrote after the same beginning, side by side; more models than two stand below each other. */
+export function renderSamples({ samples = [] }: ReportData): string {
+  const pairs = samples.flatMap(({ outputs }) =>
+    outputs.flatMap((_, i) => (i % 2 === 0 ? [outputs.slice(i, i + 2)] : [])),
+  );
+  return pairs.map((pair) => besideEachOther(pair.map(({ model, text }) => [model, "", ...wrap(text)]))).join("\n\n");
+}
+
+function besideEachOther(columns: readonly (readonly string[])[]): string {
+  const height = Math.max(...columns.map(({ length }) => length));
+  const lines = Array.from({ length: height }, (_, row) =>
+    columns.map((column) => (column[row] ?? "").padEnd(columnWidth)).join("  "),
+  );
+  return lines.map((line) => line.trimEnd()).join("\n");
+}
+
+/** Breaks a text between words. */
+function wrap(text: string): string[] {
+  const lines = [""];
+  for (const word of text.split(/\s+/)) {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    if (longer.length <= columnWidth) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
+}
