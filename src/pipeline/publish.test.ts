@@ -2,18 +2,19 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryDirectory } from "../base/testing.js";
-import { openOutput, publishDirectory } from "./publish.js";
+import { checkOutput, markOutput, publishDirectory } from "./publish.js";
 import { checkRecipe } from "./recipe.js";
 
 const recipe = checkRecipe({ kind: "reshape", parent: "m", out: "o", budget: { params: "60%" } }, "test");
 
 test("a directory with other files is left alone; a new one and our own are taken", async () => {
   const directory = temporaryDirectory();
-  await openOutput(directory, recipe);
-  await openOutput(directory, recipe);
+  await checkOutput(directory);
+  await markOutput(directory, recipe);
+  await checkOutput(directory);
   const foreign = temporaryDirectory();
   writeFileSync(join(foreign, "thesis.txt"), "x");
-  await expect(openOutput(foreign, recipe)).rejects.toThrow(/thesis\.txt.*choose another --out/);
+  await expect(checkOutput(foreign)).rejects.toThrow(/thesis\.txt.*choose another --out/);
   expect(readdirSync(foreign)).toEqual(["thesis.txt"]);
 });
 

@@ -6,24 +6,24 @@ import { listFiles } from "./store.js";
 
 const marker = "recipe.json";
 
-/**
- * Makes the output directory ours: a new one, an empty one, or one that an earlier run of Espalier made. Anything else
- * is left alone.
- */
-export async function openOutput(directory: string, recipe: Recipe): Promise<void> {
+/** @throws EspalierError unless the directory is new, empty, or one that an earlier run of Espalier made */
+export async function checkOutput(directory: string): Promise<void> {
   const entries: string[] = await readdir(directory).catch((cause) => {
     if (isNodeError(cause, "ENOENT")) return [];
     throw fileError(directory, cause);
   });
-  if (entries.length > 0 && !entries.includes(marker)) {
-    throw new EspalierError({
-      where: directory,
-      expected: "a new directory, or one that an earlier run wrote",
-      found: `a directory with other files (${entries.slice(0, 3).join(", ")})`,
-      fix: "choose another --out",
-      exitCode: 2,
-    });
-  }
+  if (entries.length === 0 || entries.includes(marker)) return;
+  throw new EspalierError({
+    where: directory,
+    expected: "a new directory, or one that an earlier run wrote",
+    found: `a directory with other files (${entries.slice(0, 3).join(", ")})`,
+    fix: "choose another --out",
+    exitCode: 2,
+  });
+}
+
+/** Makes the output directory ours; once nothing is left that could refuse the run. */
+export async function markOutput(directory: string, recipe: Recipe): Promise<void> {
   await writeJsonAtomic(join(directory, marker), recipe);
 }
 

@@ -13,7 +13,7 @@ import {
 } from "../puzzle/index.js";
 import { cardOf } from "./card.js";
 import { createContext, type RunContext, type RunOptions } from "./context.js";
-import { openOutput, publishDirectory } from "./publish.js";
+import { checkOutput, markOutput, publishDirectory } from "./publish.js";
 import { checkReach } from "./reach.js";
 import type { Recipe } from "./recipe.js";
 import { recordStages } from "./recording.js";
@@ -54,7 +54,7 @@ export async function reshape(recipe: Recipe, options: ReshapeOptions = {}): Pro
   const { command = "reshape(recipe)", onEvent = ignoreEvents } = options;
   const started = performance.now();
   const meter = createRssMeter();
-  await openOutput(recipe.out, recipe);
+  await checkOutput(recipe.out);
   const recording = recordStages(onEvent);
   const context = await createContext(recipe, { ...options, onEvent: recording.onEvent });
   const llama = createLlamaCpp(options.threads === undefined ? {} : { threads: options.threads });
@@ -63,6 +63,7 @@ export async function reshape(recipe: Recipe, options: ReshapeOptions = {}): Pro
       onEvent({ event: "notice", level: "info", message });
     }
     checkReach(context);
+    await markOutput(recipe.out, recipe);
     const run = await runStages(context, llama);
     const { stages } = recording;
     const data = await reportDataOf(context, run, {
