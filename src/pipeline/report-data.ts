@@ -193,6 +193,7 @@ function notesOf({ space }: RunContext, { prepared, predictions }: Run): string[
   return [
     `Calibration, scoring and distillation used ${prepared.origin.train}; all measuring used ${prepared.origin.evaluate}. No two parts share a document.`,
     `Predicted and measured KL are of blocks put together without the refit in sequence, on ${predictions[0]?.measured.n ?? 0} set-aside sequences.`,
+    `In divergence against compute, the points "refitted" and "distilled" are measured on the first ${predictions[0]?.measured.n ?? 0} set-aside sequences, the others on all.`,
     ...space.omitted.map(
       ({ layer, part, id, reason }) => `Left out of the space: layer ${layer}, ${part} ${id}: ${reason}.`,
     ),
