@@ -1,6 +1,7 @@
 export { type Batch, type Batches, distillationBatch, nextTokenBatch, type TokenBatch } from "./batches.js";
 export { clipFactor, createNorm } from "./clip.js";
-export { type TrainOptions, type TrainResult, train } from "./loop.js";
+export { layeredDistillation, type Teacher } from "./layered.js";
+export { type Checkpoint, type TimedSteps, type TrainOptions, type TrainResult, train } from "./loop.js";
 export { normalisedError } from "./losses/block.js";
 export { cosineDistance, type DistilOptions, distillationLoss, type ModelValues } from "./losses/distil.js";
 export { type BatchShape, languageModelLoss, modelDistillationLoss, parentPrefix } from "./losses/model.js";
@@ -23,4 +24,5 @@ export {
   deferScatters,
   type LossValues,
   type StepProgram,
+  type StepSource,
 } from "./step.js";

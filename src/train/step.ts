@@ -41,6 +41,12 @@ export interface StepProgram {
   run(feeds: Tensors, denominator: number, first: boolean): Promise<BatchResult>;
 }
 
+/** Another way to the gradient than one program of the whole loss. */
+export interface StepSource {
+  /** `gradients` is the flat array that results are written into, laid out like `parameters`. */
+  create(runtime: Runtime, name: string, parameters: Parameters, gradients: Float32Array): StepProgram;
+}
+
 const denominatorInput = "denominator";
 const lossOutput = "loss";
 const partPrefix = "part/";
