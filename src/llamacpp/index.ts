@@ -6,6 +6,15 @@ export {
   type LogitsOptions,
   type MeasureOptions,
   type Speed,
+  type TimeOptions,
   type TokenizeOptions,
 } from "./llamacpp.js";
-export type { Generated, LlamaCppVersion, Positions } from "./protocol.js";
+export type {
+  DecodePoint,
+  Generated,
+  LlamaCppVersion,
+  Positions,
+  TimedFile,
+  TimeSamples,
+} from "./protocol.js";
+export { threadsForBytes } from "./threads.js";

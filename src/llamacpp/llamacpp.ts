@@ -1,7 +1,15 @@
 /** @module llama.cpp on this machine, for checking exports, measuring speed and generating. */
 import { EspalierError, fileExists, type Interval, meanInterval } from "../base/index.js";
 import { type CallOptions, createClient } from "./client.js";
-import type { ContextOptions, Generated, LlamaCppVersion, LogitsPart, Positions } from "./protocol.js";
+import type {
+  ContextOptions,
+  Generated,
+  LlamaCppVersion,
+  LogitsPart,
+  Positions,
+  TimedFile,
+  TimeSamples,
+} from "./protocol.js";
 
 export interface LlamaCppOptions {
   /** Compute layer. Defaults to false: the CPU. */
@@ -41,6 +49,20 @@ export interface Speed {
   threads: number;
 }
 
+export interface TimeOptions {
+  /** Threads of every evaluation: a small file stands for a larger model here, so its own size decides nothing. */
+  threads: number;
+  /** Timed rounds, after one that warms up. Defaults to 5. */
+  repeats?: number;
+  /** A sample repeats its work until it has lasted this long. Defaults to 0.1. */
+  sampleSeconds?: number;
+  /** Seed of the random token ids. Defaults to 1. */
+  seed?: number;
+  signal?: AbortSignal;
+  /** Samples taken, of all; a sample is one file in one round. */
+  onProgress?: (done: number, total: number) => void;
+}
+
 export interface GenerateOptions {
   /** Defaults to 128. */
   maxTokens?: number;
@@ -73,6 +95,11 @@ export interface LlamaCpp {
   measure(gguf: string, options?: MeasureOptions): Promise<Speed>;
   /** Measures several models in turns, so that a drift of the machine touches all alike. */
   measureMany(ggufs: readonly string[], options?: MeasureOptions): Promise<Speed[]>;
+  /**
+   * Seconds of prompts and of decoding steps at given depths and batch sizes, for several files in turns; one list of
+   * rounds for each point. All files are loaded at once.
+   */
+  timeMany(files: readonly TimedFile[], options: TimeOptions): Promise<TimeSamples[]>;
   /** Continues a text or token ids, as a base model does: no chat template. */
   generate(gguf: string, prompt: string | readonly number[], options?: GenerateOptions): Promise<Generated>;
   /** Token ids of llama.cpp's own tokenizer, without first or last tokens; special tokens in the text only if asked. */
@@ -109,6 +136,14 @@ export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {
     }));
   };
 
+  const timeMany: LlamaCpp["timeMany"] = async (files, { threads: used, signal, onProgress, ...options }) => {
+    const { repeats = 5, sampleSeconds = 0.1, seed = 1 } = options;
+    for (const { gguf } of files) await checkFile(gguf);
+    const params = { files: [...files], repeats, sampleSeconds, seed, threads: used };
+    const onPart = ({ done, total }: { done: number; total: number }) => onProgress?.(done, total);
+    return client.call("time", params, files.map(({ gguf }) => gguf).join(", "), callOptions(signal, onPart));
+  };
+
   const tokenizeMany: LlamaCpp["tokenizeMany"] = async (gguf, texts, { special = false, signal } = {}) => {
     await checkFile(gguf);
     return client.call("tokenize", { gguf, texts: [...texts], special }, gguf, signal ? { signal } : {});
@@ -122,6 +157,7 @@ export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {
       return rows.map(concat);
     },
     measureMany,
+    timeMany,
     measure: async (gguf, options) => (await measureMany([gguf], options))[0]!,
     async generate(gguf, prompt, options = {}) {
       const { maxTokens = 128, temperature = 0, topP = 1, seed = 0, signal, onText } = options;

@@ -37,6 +37,38 @@ export interface MeasureSamples {
   decode: number[];
 }
 
+/** Sequences that one batch decodes together, each with so many tokens before the one that is evaluated. */
+export interface DecodePoint {
+  batch: number;
+  depth: number;
+}
+
+/** What is timed on one file. */
+export interface TimedFile {
+  gguf: string;
+  /** Lengths of prompts, in tokens; a prompt is evaluated alone, in batches of up to 512. */
+  prefill: number[];
+  decode: DecodePoint[];
+}
+
+export interface TimeParams {
+  files: TimedFile[];
+  repeats: number;
+  /** A sample repeats its work until it has lasted this long. */
+  sampleSeconds: number;
+  seed: number;
+  /** Threads of every evaluation, whatever the size of the file. */
+  threads: number;
+}
+
+/** Seconds: one list of rounds for each point of the file, in its order. */
+export interface TimeSamples {
+  /** Seconds of the whole prompt. */
+  prefill: number[][];
+  /** Seconds of one step, which gives every sequence of the batch one token. */
+  decode: number[][];
+}
+
 export interface GenerateParams {
   gguf: string;
   prompt: string | number[];
@@ -56,6 +88,7 @@ export interface Methods {
     result: { vocabSize: number };
   };
   measure: { params: MeasureParams; part: { done: number; total: number }; result: MeasureSamples[] };
+  time: { params: TimeParams; part: { done: number; total: number }; result: TimeSamples[] };
   generate: { params: GenerateParams; part: { text: string }; result: Generated };
 }
 

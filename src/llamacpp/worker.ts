@@ -1,5 +1,5 @@
 /**
- * @module The child process: the one file that imports node-llama-cpp (the package is pinned exactly). It serves one
+ * @module The child process: it and the files that only it imports use node-llama-cpp (the package is pinned exactly). It serves one
  * request after the other and ends with its parent.
  */
 
@@ -11,11 +11,10 @@ import {
   LlamaLogLevel,
   type LlamaModel,
   NoBinaryFoundError,
-  readGgufFileInfo,
   type Token,
 } from "node-llama-cpp";
-import { createRng, messageOf } from "../base/index.js";
-import { copyLogits, decode, type NativeContext, resolveInternals } from "./native-context.js";
+import { messageOf } from "../base/index.js";
+import { copyLogits, createContext, decode, randomIds, readVocabSize } from "./native-context.js";
 import type {
   ContextOptions,
   GenerateParams,
@@ -25,6 +24,8 @@ import type {
   Reply,
   Request,
 } from "./protocol.js";
+import { threadsForBytes } from "./threads.js";
+import { timeFiles } from "./timing.js";
 
 type Send<Part> = (part: Part) => void;
 type Handlers = {
@@ -35,7 +36,7 @@ type Handlers = {
   ) => Promise<Methods[M]["result"]>;
 };
 
-const handlers: Handlers = { version, tokenize, logits, measure, generate };
+const handlers: Handlers = { version, tokenize, logits, measure, time, generate };
 
 let loaded: { llama: Llama; gpu: ContextOptions["gpu"] } | undefined;
 
@@ -67,12 +68,9 @@ async function withModel<T>(
   }
 }
 
-/** Below this file size a thread's share of each operator takes less than waiting for the other threads. */
-const oneThreadBytes = 32 * 2 ** 20;
-
 async function threadsFor(gguf: string, { threads }: ContextOptions, llama: Llama): Promise<number> {
   if (threads > 0) return threads;
-  return (await stat(gguf)).size < oneThreadBytes ? 1 : llama.cpuMathCores;
+  return threadsForBytes((await stat(gguf)).size, llama.cpuMathCores);
 }
 
 async function version(
@@ -146,46 +144,6 @@ function resolvePositions(positions: Methods["logits"]["params"]["positions"], l
 function checkIds(ids: readonly number[], vocabSize: number, sequence: number): void {
   const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
   if (bad !== undefined) throw new Error(`token id ${bad} in sequence ${sequence}; the vocabulary has ${vocabSize}`);
-}
-
-async function readVocabSize(gguf: string): Promise<number> {
-  const { fullTensorInfo } = await readGgufFileInfo(gguf, { logWarnings: false, sourceType: "filesystem" });
-  const embedding = fullTensorInfo?.find(({ name }) => name === "token_embd.weight");
-  if (!embedding) throw new Error("no token_embd.weight");
-  return Number(embedding.dimensions[1]);
-}
-
-interface OwnedContext {
-  ctx: NativeContext;
-  /** Greedy: it leaves the logits as they are. */
-  sampler: unknown;
-  dispose(): Promise<void>;
-}
-
-async function createContext(
-  model: LlamaModel,
-  options: { contextSize: number; batchSize: number; threads: number; exact: boolean },
-): Promise<OwnedContext> {
-  const { contextSize, batchSize, threads, exact } = options;
-  const context = await model.createContext({
-    contextSize,
-    batchSize,
-    threads,
-    sequences: 1,
-    failedCreationRemedy: false,
-    ...(exact
-      ? { flashAttention: false, experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32" }
-      : { flashAttention: "auto" }),
-  });
-  const { ctx, sampler } = resolveInternals(context, model);
-  return {
-    ctx,
-    sampler,
-    async dispose() {
-      sampler.dispose();
-      await context.dispose();
-    },
-  };
 }
 
 interface Bench {
@@ -273,9 +231,13 @@ async function createBench(gguf: string, params: MeasureParams, options: Context
   };
 }
 
-function randomIds(count: number, vocabSize: number, seed: number): number[] {
-  const rng = createRng(seed);
-  return Array.from({ length: count }, () => rng.int(vocabSize));
+async function time(
+  params: Methods["time"]["params"],
+  context: ContextOptions,
+  send: Send<Methods["time"]["part"]>,
+): Promise<Methods["time"]["result"]> {
+  const llama = await llamaFor(context);
+  return timeFiles(llama, params, context, send);
 }
 
 async function generate(

@@ -1,4 +1,17 @@
 export {
+  type CostTable,
+  type CostUse,
+  checkCostTable,
+  checkCostUse,
+  costTableJsonSchema,
+  costTableSchema,
+  type MeasuredShape,
+  type MeasuredTimes,
+  readCostTable,
+  type SubBlock,
+  subBlockId,
+} from "./cost-table.js";
+export {
   type LinearCost,
   type MemoryOptions,
   type ModelMemory,
@@ -21,3 +34,15 @@ export {
   type WeightType,
   weightTypes,
 } from "./sizes.js";
+export {
+  isSpeedCost,
+  parseSpeedBudget,
+  type Scenario,
+  type SpeedBudget,
+  type SpeedCostName,
+  type SpeedCosts,
+  shownSpeed,
+  speedBound,
+  speedCostNames,
+  speedCosts,
+} from "./speed-costs.js";
