@@ -11,7 +11,7 @@ import {
   rotaryTables,
 } from "../models/index.js";
 import { createRuntime, type Runtime } from "../runtime/index.js";
-import { type F32Tensor, f32Tensor, type HostTensor, i64Tensor, maxAbsDifference } from "../tensor/index.js";
+import { type F32Tensor, f32Tensor, type HostTensor, i64Tensor, maxAbsDifference, roundHalf } from "../tensor/index.js";
 import { chunksOf } from "./head-scores.js";
 import { createDecodeSession, createEngine, generate, scoreSequences } from "./index.js";
 import { mixedConfig, randomModel, referenceLogits } from "./testing.js";
@@ -80,6 +80,46 @@ describe("a model with a block of every kind", () => {
     const x = f32Tensor([4, 16]).data.map((_, i) => Math.sin(i));
     for (let i = 0; i < 3; i++) await engine.runBlock(0, f32Tensor([4, 16], x), { batch: 2, length: 2 });
     expect(counted.reads.get("model.layers.0.mlp.up_proj.weight")).toBe(1);
+  });
+});
+
+describe("in half precision", () => {
+  test.each(["f16", "bf16"] as const)("%s rounds matrices and what they multiply, and nothing else", async (type) => {
+    const model = randomModel(mixedConfig, 3);
+    const engine = createEngine(runtime, model, { rounding: type });
+    const x = f32Tensor(
+      [2, mixedConfig.hiddenSize],
+      Float32Array.from({ length: 2 * mixedConfig.hiddenSize }, () => rng.normal()),
+    );
+    const norm = (await model.weights.read("model.norm.weight")).data as Float32Array;
+    const head = roundHalf((await model.weights.read("lm_head.weight")).data as Float32Array, type);
+    const width = mixedConfig.hiddenSize;
+    const expected: number[] = [];
+    for (let row = 0; row < 2; row++) {
+      const values = x.data.subarray(row * width, (row + 1) * width);
+      const scale = 1 / Math.sqrt(values.reduce((sum, v) => sum + v * v, 0) / width + mixedConfig.normEps);
+      const input = roundHalf(
+        values.map((v, i) => v * scale * norm[i]!),
+        type,
+      );
+      for (let id = 0; id < mixedConfig.vocabSize; id++) {
+        expected.push(input.reduce((sum, v, i) => sum + v * head[id * width + i]!, 0));
+      }
+    }
+    expect(maxAbsDifference((await engine.logits(x)).data, expected)).toBeLessThan(1e-4);
+  });
+
+  test("a whole model comes near the f32 one, not onto it", async () => {
+    const model = randomModel(mixedConfig, 3);
+    const ids = [randomIds(9)];
+    const logits = async (engine: ReturnType<typeof createEngine>) =>
+      (await engine.logits(await engine.forward(ids))).data;
+    const difference = maxAbsDifference(
+      await logits(createEngine(runtime, model)),
+      await logits(createEngine(runtime, model, { rounding: "f16" })),
+    );
+    expect(difference).toBeGreaterThan(1e-5);
+    expect(difference).toBeLessThan(2e-2);
   });
 });
 

@@ -14,9 +14,10 @@ import {
   rotaryTables,
 } from "../models/index.js";
 import type { Runtime } from "../runtime/index.js";
-import { type F32Tensor, f32Tensor, type HostTensor } from "../tensor/index.js";
+import { type F32Tensor, f32Tensor, type HalfType, type HostTensor } from "../tensor/index.js";
 import { createHeadScores, type HeadScores } from "./head-scores.js";
 import { createPrograms, type Programs } from "./programs.js";
+import { roundWeights } from "./rounding.js";
 import { createWeightCache, defaultCacheBytes, type WeightCache } from "./weights.js";
 
 export interface EngineOptions {
@@ -25,6 +26,8 @@ export interface EngineOptions {
    * the memory of the machine or container.
    */
   cacheBytes?: number;
+  /** Compute as a file of this type is computed by llama.cpp; see `rounding.ts`. Defaults to f32 throughout. */
+  rounding?: HalfType;
 }
 
 /** What calibration looks at inside a block; absent where the block has no such place. See models' `BlockTaps`. */
@@ -78,11 +81,12 @@ export interface EngineParts {
 export function createEngine(
   runtime: Runtime,
   model: Model,
-  { cacheBytes = defaultCacheBytes() }: EngineOptions = {},
+  { cacheBytes = defaultCacheBytes(), rounding }: EngineOptions = {},
 ): Engine {
   const { config } = model;
-  const programs = createPrograms(runtime, config);
-  const weights = createWeightCache(model, cacheBytes);
+  const programs = createPrograms(runtime, config, rounding);
+  const source = rounding ? roundWeights(model.weights, rounding) : model.weights;
+  const weights = createWeightCache({ ...model, weights: source }, cacheBytes);
   const tables = createTables(config);
 
   const embed: Engine["embed"] = async (ids) => {

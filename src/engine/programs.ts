@@ -8,7 +8,9 @@ import {
   type ModelConfig,
 } from "../models/index.js";
 import type { Program, Runtime } from "../runtime/index.js";
+import type { HalfType } from "../tensor/index.js";
 import { buildCachedAttention } from "./kv-cache.js";
+import { roundLinearInputs } from "./rounding.js";
 
 /** Shape of a run over whole sequences. */
 export interface BlockShape {
@@ -40,13 +42,14 @@ export interface Programs {
   compare(rows: number): Promise<Program>;
 }
 
-export function createPrograms(runtime: Runtime, config: ModelConfig): Programs {
+/** `rounding`: every matrix takes its input in that type; see `rounding.ts`. */
+export function createPrograms(runtime: Runtime, config: ModelConfig, rounding?: HalfType): Programs {
   const known = new Map<string, Promise<Program>>();
   const program = (name: string, build: (g: GraphBuilder) => void): Promise<Program> => {
     const found = known.get(name);
     if (found) return found;
-    const g = createGraph(name);
-    build(g);
+    const g = createGraph(rounding ? `${name} ${rounding}` : name);
+    build(rounding ? roundLinearInputs(g, rounding) : g);
     const compiling = runtime.compile(g);
     known.set(name, compiling);
     return compiling;

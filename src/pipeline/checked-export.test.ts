@@ -33,14 +33,15 @@ function changedAfter(reads: number): Model {
 }
 
 describe("a checked export", () => {
-  test("of a directory: the same logits in f32, close ones in f16", async () => {
+  test("of a directory: the same logits in f32, and in f16 those of the values that it holds", async () => {
     const out = join(temporaryDirectory(), "model");
     const exact = await exportChecked(parent, { format: "hf", type: "f32", out, check, threads });
     expect(exact).toMatchObject({ path: out, format: "hf", type: "f32", maxAbsLogitDifference: 0 });
     expect(Math.abs(exact.kl!)).toBeLessThan(1e-12);
     const close = await exportChecked(parent, { format: "hf", type: "f16", out: `${out}-f16`, check, threads });
-    expect(close.maxAbsLogitDifference).toBeGreaterThan(0);
-    expect(close.maxAbsLogitDifference).toBeLessThan(5e-2);
+    expect(close.maxAbsLogitDifference).toBe(0);
+    expect(close.kl).toBeGreaterThan(1e-9);
+    expect(close.kl).toBeLessThan(1e-4);
   });
 
   test("of a GGUF: llama.cpp computes the same", async () => {
@@ -55,6 +56,20 @@ describe("a checked export", () => {
     expect(maxAbsLogitDifference).toBeLessThan(1e-3);
     expect(kl).toBeLessThan(1e-9);
     expect(existsSync(out)).toBe(true);
+  });
+
+  test("of a GGUF in F16: the logits of F16 arithmetic, where the f32 ones are further off", async () => {
+    const out = join(temporaryDirectory(), "model.gguf");
+    const { maxAbsLogitDifference, kl } = await exportChecked(parent, {
+      format: "gguf",
+      type: "f16",
+      out,
+      check,
+      threads,
+    });
+    expect(maxAbsLogitDifference).toBeLessThan(5e-2);
+    expect(kl).toBeGreaterThan(1e-9);
+    expect(kl).toBeLessThan(1e-4);
   });
 
   test.each([

@@ -96,12 +96,8 @@ async function compare(model: Model, path: string, text: string, options: Checke
   }
 }
 
-/**
- * One stretch shows all that a wrong layout would change. More of them would find the positions where the rounding to F16
- * of llama.cpp's activations, not of the file, moves a logit by more than the bound.
- */
-const stretches = 1;
-const longest = 64;
+const stretches = 2;
+const longest = 256;
 const shortest = 8;
 
 /** The beginning of the text's first document that is long enough. */

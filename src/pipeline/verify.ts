@@ -1,8 +1,11 @@
 import { EspalierError, mean } from "../base/index.js";
-import type { Engine } from "../engine/index.js";
+import { createEngine, type Engine, roundWeights } from "../engine/index.js";
 import type { LlamaCpp } from "../llamacpp/index.js";
 
-/** Largest difference of a logit that an export may show, by type; of others the KL is bounded. */
+/**
+ * Largest difference of a logit that an export may show, by type; of others the KL is bounded. F16 is compared with our
+ * own engine in F16's arithmetic, so that a fault of the file is not lost in the rounding of the type.
+ */
 export const logitTolerance: Partial<Record<string, number>> = { f32: 1e-3, f16: 5e-2 };
 
 /**
@@ -24,13 +27,18 @@ export interface VerifyGgufOptions {
 }
 
 export interface Verified {
+  /**
+   * From our logits in the arithmetic of the file's type: F16 and BF16 round matrices and what they multiply. Of these two
+   * a shift of all logits of a position is taken out first: it changes no probability, and rounding makes it.
+   */
   maxAbsLogitDifference: number;
-  /** Mean KL of llama.cpp's next-token distributions from ours, nats a token. */
+  /** Mean KL of the file's next-token distributions from the model's own in f32, nats a token: what the type costs. */
   kl: number;
 }
 
 /**
- * Loads a GGUF in llama.cpp (f32 cache, no flash attention) and compares its logits with ours.
+ * Loads a GGUF in llama.cpp (f32 cache, no flash attention) and compares its logits with those of the model it was written
+ * from. For F16 and BF16 the model is computed as llama.cpp computes such a file, which leaves only the order of sums.
  * @throws EspalierError beyond the tolerance of its type
  */
 export async function verifyGguf({
@@ -43,17 +51,19 @@ export async function verifyGguf({
   signal,
 }: VerifyGgufOptions): Promise<Verified> {
   const vocabulary = engine.config.vocabSize;
-  const own: Float32Array[] = [];
-  for (const ids of sequences) own.push(await logitsOf(engine, ids));
+  const own = await logitsOfAll(engine, sequences);
+  const rounded = inArithmeticOf(type, engine);
+  const alike = rounded ? await logitsOfAll(rounded, sequences) : own;
+  const difference = rounded ? largestCentredDifference : largestDifference;
   let maxAbsLogitDifference = 0;
   const divergences: number[] = [];
   await llama.eachLogits(
     path,
     sequences.map((ids) => [...ids]),
     (sequence, position, row) => {
-      const expected = own[sequence]!.subarray(position * vocabulary, (position + 1) * vocabulary);
-      maxAbsLogitDifference = Math.max(maxAbsLogitDifference, largestDifference(expected, row));
-      divergences.push(divergence(expected, row));
+      const rowOf = (logits: Float32Array) => logits.subarray(position * vocabulary, (position + 1) * vocabulary);
+      maxAbsLogitDifference = Math.max(maxAbsLogitDifference, difference(rowOf(alike[sequence]!), row));
+      divergences.push(divergence(rowOf(own[sequence]!), row));
     },
     signal ? { signal } : {},
   );
@@ -68,7 +78,10 @@ export async function verifyHub(reloaded: Engine, own: Engine, sequences: readon
   return compared.maxAbsLogitDifference;
 }
 
-/** @throws EspalierError beyond the tolerance of the type */
+/**
+ * Compares a checkpoint that was opened again with the model it was written from, at the values that its type can hold.
+ * @throws EspalierError beyond the tolerance of the type
+ */
 export async function compareModels(
   reloaded: Engine,
   own: Engine,
@@ -78,9 +91,11 @@ export async function compareModels(
   const vocabulary = own.config.vocabSize;
   let maxAbsLogitDifference = 0;
   const divergences: number[] = [];
+  const held = withValuesOf(type, own);
   for (const ids of sequences) {
     const [expected, found] = [await logitsOf(own, ids), await logitsOf(reloaded, ids)];
-    maxAbsLogitDifference = Math.max(maxAbsLogitDifference, largestDifference(expected, found));
+    const alike = held ? await logitsOf(held, ids) : expected;
+    maxAbsLogitDifference = Math.max(maxAbsLogitDifference, largestDifference(alike, found));
     for (let at = 0; at < expected.length; at += vocabulary) {
       divergences.push(divergence(expected.subarray(at, at + vocabulary), found.subarray(at, at + vocabulary)));
     }
@@ -88,6 +103,23 @@ export async function compareModels(
   const kl = mean(divergences);
   checkDifference(where, type, { maxAbsLogitDifference, kl });
   return { maxAbsLogitDifference, kl };
+}
+
+/** Undefined where the type's arithmetic is the engine's own, or one that it does not know. */
+function inArithmeticOf(type: string, { runtime, model }: Engine): Engine | undefined {
+  return type === "f16" || type === "bf16" ? createEngine(runtime, model, { rounding: type }) : undefined;
+}
+
+/** The model at the nearest values of a half-precision checkpoint; undefined for types that hold all. */
+function withValuesOf(type: string, { runtime, model }: Engine): Engine | undefined {
+  if (type !== "f16" && type !== "bf16") return undefined;
+  return createEngine(runtime, { ...model, weights: roundWeights(model.weights, type, 0) });
+}
+
+async function logitsOfAll(engine: Engine, sequences: readonly Int32Array[]): Promise<Float32Array[]> {
+  const all: Float32Array[] = [];
+  for (const ids of sequences) all.push(await logitsOf(engine, ids));
+  return all;
 }
 
 async function logitsOf(engine: Engine, ids: Int32Array): Promise<Float32Array> {
@@ -116,6 +148,15 @@ export function largestDifference(a: Float32Array, b: Float32Array): number {
     if (!(difference <= largest)) largest = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
   }
   return largest;
+}
+
+/** The largest difference that is left when the mean difference is taken out of all. */
+export function largestCentredDifference(a: Float32Array, b: Float32Array): number {
+  const shift = a.reduce((sum, value, i) => sum + (b[i]! - value), 0) / a.length;
+  return largestDifference(
+    a.map((value) => value + shift),
+    b,
+  );
 }
 
 /** KL(softmax(a) || softmax(b)) in nats. */

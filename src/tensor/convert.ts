@@ -28,6 +28,13 @@ export function f32ToF16(source: Float32Array, target = new Uint16Array(source.l
   return target;
 }
 
+export type HalfType = "f16" | "bf16";
+
+/** The nearest values of a half-precision type, still f32; a new array. */
+export function roundHalf(values: Float32Array, type: HalfType): Float32Array {
+  return type === "f16" ? f16ToF32(f32ToF16(values)) : bf16ToF32(f32ToBf16(values));
+}
+
 /** Any float tensor as f32 (shared when it is f32 already). @throws EspalierError for integer types. */
 export function toF32(tensor: HostTensor): F32Tensor {
   const { dtype, shape, data } = tensor;

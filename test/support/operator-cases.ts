@@ -184,6 +184,7 @@ export const valueCases: Record<string, OperatorCase> = {
   equal: { shapes: both, build: (g, [a, b]) => g.equal(g.maximum(a!, b!), a!) },
   "and, not": { shapes: both, build: (g, [a, b]) => g.and(g.greater(a!, b!), g.not(g.less(a!, g.scalar(0)))) },
   cast: { shapes: [[2, 5]], build: (g, [a]) => g.cast(g.scale(a!, 3), "i64") },
+  roundTo: { shapes: [[3, 5]], build: (g, [a]) => g.add(g.roundTo(a!, "f16"), g.roundTo(a!, "bf16")) },
   argMax: { shapes: [[3, 5]], build: (g, [a]) => g.argMax(a!) },
   fill: { shapes: [[3, 1]], build: (g, [a]) => g.sub(g.fill([3, 4], 0.5), a!) },
   stopGradient: { shapes: [[3]], build: (g, [a]) => g.stopGradient(a!) },

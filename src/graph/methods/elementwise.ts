@@ -1,4 +1,4 @@
-import { f32Tensor, type HostTensor, i64Tensor, type Shape } from "../../tensor/index.js";
+import { f32Tensor, type HalfType, type HostTensor, i64Tensor, type Shape } from "../../tensor/index.js";
 import type { GraphCore } from "../builder.js";
 import type { GraphDType, Value } from "../types.js";
 import { createApply } from "./apply.js";
@@ -62,6 +62,8 @@ export function elementwiseMethods(core: GraphCore) {
     addScalar: (x: Value, term: number) => (term === 0 ? x : one("addScalar", [x], { term })),
     clip: (x: Value, low: number, high: number) => one("clip", [x], { low, high }),
     where: (condition: Value, a: Value, b: Value) => one("where", [condition, a, b], {}),
+    /** Nearest value of a half-precision type, still f32: the loss of a file's type without leaving f32. */
+    roundTo: (x: Value, to: HalfType) => one("roundTo", [x], { to }),
     cast: (x: Value, to: GraphDType) => (x.dtype === to ? x : one("cast", [x], { to })),
   };
 }

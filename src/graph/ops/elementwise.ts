@@ -1,3 +1,4 @@
+import type { HalfType } from "../../tensor/index.js";
 import type { GraphBuilder } from "../builder.js";
 import { microsoft } from "../onnx/emitter.js";
 import type { GraphDType, TensorType, Value } from "../types.js";
@@ -116,6 +117,20 @@ const cast: OpDef<"cast"> = {
   emit: (e, inputs, { params }) => [e.one("Cast", inputs, { attributes: { to: { int: onnxTypeOf[params.to] } } })],
 };
 
+const onnxHalf = { f16: 10, bf16: 16 } as const satisfies Record<HalfType, number>;
+
+const roundTo: OpDef<"roundTo"> = {
+  infer: ([x]) => {
+    requireDType("roundTo", "operand", x!, "f32");
+    return [x!];
+  },
+  grad: { none: "rounding is piecewise constant" },
+  emit: (e, inputs, { params }) => {
+    const half = e.one("Cast", inputs, { attributes: { to: { int: onnxHalf[params.to] } } });
+    return [e.one("Cast", [half], { attributes: { to: { int: onnxTypeOf.f32 } } })];
+  },
+};
+
 const not: OpDef<"not"> = {
   infer: ([x]) => {
     requireDType("not", "operand", x!, "bool");
@@ -161,6 +176,7 @@ export const elementwise = {
   addScalar,
   clip,
   cast,
+  roundTo,
   not,
   and,
   where,

@@ -1,3 +1,4 @@
+import type { HalfType } from "../../tensor/index.js";
 import type { GraphDType } from "../types.js";
 
 type None = Record<never, never>;
@@ -21,6 +22,8 @@ export interface OpParams {
   addScalar: { readonly term: number };
   clip: { readonly low: number; readonly high: number };
   cast: { readonly to: GraphDType };
+  /** Nearest value of a half-precision type, still f32. */
+  roundTo: { readonly to: HalfType };
   // Elementwise, several operands, with broadcasting
   add: None;
   sub: None;

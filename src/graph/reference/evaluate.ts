@@ -1,4 +1,4 @@
-import { sizeOf } from "../../tensor/index.js";
+import { roundHalf, sizeOf } from "../../tensor/index.js";
 import type { OpKind } from "../ops/params.js";
 import type { NodeOf } from "../types.js";
 import { type Array64, around, array64, map, mapRows, multiply, strides, walk, zip } from "./arrays.js";
@@ -162,6 +162,9 @@ export const evaluators: { readonly [K in OpKind]: Evaluate<K> } = {
   clip: ([x], { params }) => [map(x!, (value) => Math.min(Math.max(value, params.low), params.high))],
   cast: ([x], { params }) => [
     map(x!, params.to === "bool" ? (v) => Number(v !== 0) : params.to === "f32" ? (v) => v : Math.trunc),
+  ],
+  roundTo: ([x], { params }) => [
+    array64(x!.shape, Float64Array.from(roundHalf(Float32Array.from(x!.data), params.to))),
   ],
   add: binary((a, b) => a + b),
   sub: binary((a, b) => a - b),
