@@ -27,6 +27,20 @@ describe("recipe", () => {
       expect(message).toContain(part);
   });
 
+  test("distillation is bounded by tokens or minutes", () => {
+    const distilOf = (distil?: object) => {
+      const { tokens, minutes } = parseRecipe(
+        JSON.stringify({ ...minimal, ...(distil && { distil }) }),
+        "r.json",
+      ).distil;
+      return { tokens, minutes };
+    };
+    expect(distilOf()).toEqual({ tokens: 400_000 });
+    expect(distilOf({ minutes: 30 })).toEqual({ tokens: 0, minutes: 30 });
+    expect(distilOf({ tokens: 0, minutes: 30 })).toEqual({ tokens: 0, minutes: 30 });
+    expect(messageOf(() => distilOf({ tokens: 1, minutes: 30 }))).toContain("name tokens or minutes, not both");
+  });
+
   test("broken text says where", () => {
     expect(messageOf(() => parseRecipe('{"kind": ', "r.json"))).toMatch(
       /r\.json: expected JSON or YAML, found .*line 1/,

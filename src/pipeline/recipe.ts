@@ -83,10 +83,27 @@ export const recipeSchema = z
       .prefault({}),
     distil: z
       .strictObject({
-        tokens: z.int().min(0).default(400_000).describe("Tokens of distillation from the parent; 0: none."),
+        tokens: z
+          .int()
+          .min(0)
+          .optional()
+          .describe("Tokens of distillation from the parent; 0: none. Default: 400000, where no minutes are named."),
+        minutes: z
+          .number()
+          .positive()
+          .optional()
+          .describe("Minutes of distillation by the clock, measuring on the way included, in place of tokens."),
         batch: z.int().min(1).default(8).describe("Sequences of a step."),
         learningRate: z.number().positive().default(1e-3),
       })
+      .refine(({ tokens = 0, minutes }) => tokens === 0 || minutes === undefined, {
+        message: "name tokens or minutes, not both",
+      })
+      .transform(({ tokens, minutes, ...rest }) => ({
+        ...rest,
+        tokens: tokens ?? (minutes === undefined ? 400_000 : 0),
+        ...(minutes !== undefined && { minutes }),
+      }))
       .prefault({}),
     baselines: z
       .array(z.enum(["uniform", "greedy", "random"]))

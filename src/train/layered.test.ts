@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { createRng } from "../base/index.js";
+import { createGraph } from "../graph/index.js";
 import { buildModel, type ModelConfig, modelWeights, positionsFrom, rotaryTables } from "../models/index.js";
 import { gqa, swiglu, testConfig } from "../models/testing.js";
-import { createGraph } from "../graph/index.js";
 import { createRuntime, type Runtime } from "../runtime/index.js";
 import { type F32Tensor, i64Tensor } from "../tensor/index.js";
 import {
@@ -57,7 +57,13 @@ function teacherOf(runtime: Runtime, config: ModelConfig, { tensors }: Parameter
   const ids = g.input("ids", [shape.batch, shape.length], "i64");
   const weights = Object.fromEntries(modelWeights(config).map(({ name, shape: s }) => [name, g.input(name, s)]));
   const tables = rotaryTables(config, positionsFrom(0, shape.length));
-  const built = buildModel(g, config, { ...shape, ids, weights, cos: g.constant(tables.cos), sin: g.constant(tables.sin) });
+  const built = buildModel(g, config, {
+    ...shape,
+    ids,
+    weights,
+    cos: g.constant(tables.cos),
+    sin: g.constant(tables.sin),
+  });
   built.hiddenStates.slice(1).forEach((state, layer) => {
     g.output(`after ${layer}`, state);
   });
