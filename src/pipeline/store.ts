@@ -73,21 +73,32 @@ export function openStore(root: string): Store {
   return { root, produce: (request, context) => produce(root, request, context) };
 }
 
-async function produce(root: string, request: StageRequest, { onEvent, signal }: StoreContext): Promise<Artifact> {
-  signal.throwIfAborted();
-  const { stage, version, options } = request;
+/** Whether the stage's result is there already. */
+export async function isStored({ root }: Store, request: Omit<StageRequest, "run">): Promise<boolean> {
+  return fileExists(join(root, "artifacts", locate(request).name, manifestFile));
+}
+
+/** The directory's name, and digests of the inputs. */
+function locate({ stage, version, options, ...request }: Omit<StageRequest, "run">) {
   const inputs = Object.fromEntries(
     Object.entries(request.inputs).map(([name, input]) => [name, typeof input === "string" ? input : input.digest]),
   );
   const key = digestJson({ stage, version, options, inputs }).slice(0, 24);
-  const directory = join(root, "artifacts", `${stage.replaceAll("/", "-")}-${key}`);
+  return { inputs, name: `${stage.replaceAll("/", "-")}-${key}` };
+}
+
+async function produce(root: string, request: StageRequest, { onEvent, signal }: StoreContext): Promise<Artifact> {
+  signal.throwIfAborted();
+  const { stage, version, options } = request;
+  const { inputs, name } = locate(request);
+  const directory = join(root, "artifacts", name);
   onEvent({ event: "stage-start", stage, ...(request.title && { title: request.title }) });
   const found = await readArtifact(stage, directory);
   if (found) {
     onEvent({ event: "stage-end", stage, seconds: found.seconds, cached: true, peakRssBytes: found.peakRssBytes });
     return found;
   }
-  const work = join(root, "work", `${stage.replaceAll("/", "-")}-${key}`);
+  const work = join(root, "work", name);
   const release = await claim(work);
   try {
     const cost = await measured(work, () => request.run(work));

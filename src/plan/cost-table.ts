@@ -2,23 +2,23 @@
  * @module Measured seconds of sub-blocks, as `espalier measure --json` prints them and `--costs` reads them: the file's
  * schema, and whether it was measured for the model, the type and the programs at hand.
  */
-import { checkSchema, EspalierError, type Interval, readJson, z } from "../base/index.js";
+import { checkSchema, EspalierError, readJson, z } from "../base/index.js";
 import type { AttentionConfig, FfnConfig, ModelConfig } from "../models/index.js";
 import { type WeightType, weightTypes } from "./sizes.js";
 
 const count = z.int().min(1);
 
 const seconds = z
-  .looseObject({ mean: z.number(), low: z.number(), high: z.number(), n: count })
-  .describe("Mean with its 95 % interval over n rounds, in seconds.") satisfies z.ZodType<Interval>;
+  .object({ mean: z.number(), low: z.number(), high: z.number(), n: count })
+  .describe("Mean with its 95 % interval over n rounds, in seconds.");
 
 const times = {
   prefill: z
-    .array(z.looseObject({ tokens: count, seconds }))
+    .array(z.object({ tokens: count, seconds }))
     .min(1)
     .describe("Seconds that a prompt of so many tokens takes, evaluated alone."),
   decode: z
-    .array(z.looseObject({ batch: count, depth: z.int().min(0), seconds }))
+    .array(z.object({ batch: count, depth: z.int().min(0), seconds }))
     .min(1)
     .describe("Seconds of one step that gives each of `batch` sequences a token, with `depth` tokens before it."),
 };
@@ -34,16 +34,16 @@ const ffn = z.discriminatedUnion("kind", [
 ]);
 
 const shape = z.discriminatedUnion("part", [
-  z.looseObject({ part: z.literal("attention"), id: z.string(), config: attention, ...times }),
-  z.looseObject({ part: z.literal("ffn"), id: z.string(), config: ffn, ...times }),
+  z.object({ part: z.literal("attention"), id: z.string(), config: attention, ...times }),
+  z.object({ part: z.literal("ffn"), id: z.string(), config: ffn, ...times }),
 ]);
 
 /** Measured costs of one parent shape in one type. Later versions may add fields. */
 export const costTableSchema = z
-  .looseObject({
+  .object({
     kind: z.literal("espalier-costs"),
     espalier: z.string().describe("Version of Espalier that measured."),
-    machine: z.looseObject({
+    machine: z.object({
       processor: z.string(),
       threads: count.describe("Threads of one evaluation."),
       memoryBytes: count,
@@ -54,13 +54,13 @@ export const costTableSchema = z
       .describe("Programs that were measured; a GPU server names its own."),
     type: z.enum(weightTypes).describe("Number type of the weights."),
     parent: z
-      .looseObject({ hiddenSize: count, heads: count, headDim: count, vocabSize: count })
+      .object({ hiddenSize: count, heads: count, headDim: count, vocabSize: count })
       .describe("The sizes that every sub-block shares."),
     shapes: z.array(shape).min(1).describe("Sub-blocks; `none` costs nothing and is not listed."),
     filler: z
-      .looseObject(times)
+      .object(times)
       .describe("The feed-forward of zeros that a GGUF file needs after an attention without one."),
-    fixed: z.looseObject(times).describe("Embedding, last norm, head and what every evaluation costs besides blocks."),
+    fixed: z.object(times).describe("Embedding, last norm, head and what every evaluation costs besides blocks."),
   })
   .describe("Costs of sub-blocks, measured.");
 

@@ -1,0 +1,384 @@
+/** @module Measures what each sub-block of a parent's shape takes in llama.cpp, as the file of costs that budgets read. */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  digestJson,
+  type Interval,
+  ignoreEvents,
+  meanInterval,
+  type OnEvent,
+  readJson,
+  writeJsonAtomic,
+} from "../base/index.js";
+import {
+  createLlamaCpp,
+  type DecodePoint,
+  type LlamaCpp,
+  type TimedFile,
+  type TimeSamples,
+  threadsForBytes,
+} from "../llamacpp/index.js";
+import { type BlockConfig, type ModelConfig, writeGguf } from "../models/index.js";
+import {
+  type CostTable,
+  checkCostTable,
+  ggufBytes,
+  type MeasuredShape,
+  type MeasuredTimes,
+  type Scenario,
+  type SubBlock,
+  subBlockId,
+  type WeightType,
+} from "../plan/index.js";
+import type { Space } from "../puzzle/index.js";
+import { fewBlocks, fillerWidth, halfUnit, parentBlock, randomModel, type Unit, wholeUnit } from "./block-files.js";
+import { type MachineFacts, machineFacts } from "./machine-facts.js";
+import { type Artifact, isStored, type Store } from "./store.js";
+import { packageVersion } from "./version.js";
+
+export interface MeasureCostsRequest {
+  config: ModelConfig;
+  /** The sub-blocks to measure: those of the space, and the parent's own. */
+  space: Space;
+  /** Number type of the weights in use. Defaults to "q8_0". */
+  type?: WeightType;
+  /** How the model will be used. Defaults to prompts of 512 tokens and 128 more, one at a time. */
+  scenarios?: readonly Scenario[];
+  /** Timed rounds after one that warms up, at least 2. Defaults to 5. */
+  repeats?: number;
+  /** Threads of one evaluation. Defaults to what the parent in this type would be run with. */
+  threads?: number | undefined;
+  /** Whole models to time in the same rounds, by name. Defaults to none. */
+  whole?: Readonly<Record<string, readonly BlockConfig[]>>;
+  store: Store;
+  onEvent: OnEvent;
+  signal: AbortSignal;
+}
+
+export interface MeasuredCosts {
+  table: CostTable;
+  /** Times of the whole models that were asked for. */
+  whole: Record<string, MeasuredTimes>;
+  /** Holds `costs.json`; an input for what is made from the costs. */
+  artifact: Artifact;
+}
+
+export const defaultScenario: Scenario = { input: 512, output: 128, batch: 1 };
+
+/** Raised when what is measured, or how, changes. */
+const version = 1;
+
+/**
+ * Measures what the store does not have yet: all files in turns, round by round, so that a drift of the machine touches all
+ * alike. Times already measured for the same shape, type, scenario, machine and versions are taken as they are.
+ */
+export async function measureCosts(request: MeasureCostsRequest): Promise<MeasuredCosts> {
+  const { threads: asked } = request;
+  const llama = createLlamaCpp(asked === undefined ? {} : { threads: asked });
+  try {
+    const job = await createJob(request, llama);
+    const artifact = await request.store.produce(
+      {
+        stage: "costs",
+        title: "seconds of every sub-block in llama.cpp",
+        version,
+        options: { units: job.units.map(({ name }) => name), ...job.key, scenarios: job.scenarios },
+        inputs: {},
+        run: (directory) => runJob(job, directory),
+      },
+      request,
+    );
+    const path = join(artifact.directory, "costs.json");
+    const { whole, ...table } = (await readJson(path)) as { whole: MeasuredCosts["whole"] };
+    return { table: checkCostTable(table, path), whole, artifact };
+  } finally {
+    await llama.dispose();
+  }
+}
+
+interface Job extends Required<Omit<MeasureCostsRequest, "config" | "space" | "threads">> {
+  parent: ModelConfig;
+  llama: LlamaCpp;
+  machine: MachineFacts;
+  threads: number;
+  versions: CostTable["versions"];
+  halves: SubBlock[];
+  units: Unit[];
+  /** What all times depend on, besides unit and scenario. */
+  key: unknown & object;
+}
+
+async function createJob(request: MeasureCostsRequest, llama: LlamaCpp): Promise<Job> {
+  const { config: parent, space, type = "q8_0", scenarios = [defaultScenario], repeats = 5, whole = {} } = request;
+  const machine = await machineFacts();
+  const { package: binding, llamaCpp, mathCores } = await llama.version({ signal: request.signal });
+  const versions = { "llama.cpp": llamaCpp, "node-llama-cpp": binding };
+  const threads = request.threads ?? threadsForBytes(ggufBytes(parent, type), mathCores);
+  const options = { type, cacheBytes: machine.cacheBytes };
+  const halves = halvesOf(parent, space);
+  const base = parentBlock(parent);
+  const units = [
+    halfUnit(parent, { part: "ffn", config: { kind: "swiglu", width: fillerWidth } }, options),
+    ...halves.filter(isTimed).map((half) => halfUnit(parent, half, options)),
+    wholeUnit(
+      parent,
+      fixedName,
+      Array.from({ length: fewBlocks(parent, options) }, () => base),
+      options,
+    ),
+    ...Object.entries(whole).map(([name, blocks]) => wholeUnit(parent, name, [...blocks], options)),
+  ];
+  const { blocks: _blocks, modelType: _modelType, family: _family, ...shape } = parent;
+  const { processor, platform } = machine;
+  const key = { espalier: packageVersion(), versions, machine: { processor, platform, threads }, type, shape, repeats };
+  return {
+    ...request,
+    parent,
+    llama,
+    machine,
+    threads,
+    versions,
+    halves,
+    units,
+    key,
+    type,
+    scenarios: [...scenarios],
+    repeats,
+    whole,
+  };
+}
+
+const fixedName = "model of few blocks";
+const fillerName = `ffn swiglu ${fillerWidth}`;
+
+/** Every half that may stand somewhere, each once; those that are nothing left out. */
+function halvesOf(parent: ModelConfig, { layers }: Space): SubBlock[] {
+  const halves = new Map<string, SubBlock>();
+  const add = (half: SubBlock) => halves.set(`${half.part} ${subBlockId(half)}`, half);
+  const { attention, ffn } = parentBlock(parent);
+  add({ part: "attention", config: attention });
+  add({ part: "ffn", config: ffn });
+  for (const layer of layers) {
+    for (const { config } of layer.attention) add({ part: "attention", config });
+    for (const { config } of layer.ffn) add({ part: "ffn", config });
+  }
+  return [...halves.values()].filter(({ config }) => config.kind !== "none");
+}
+
+/** A linear feed-forward is held as a linear attention, whose time it has; the filler is always timed. */
+function isTimed(half: SubBlock): boolean {
+  return !(half.part === "ffn" && half.config.kind === "linear") && nameOf(half) !== fillerName;
+}
+
+function nameOf(half: SubBlock): string {
+  const id = subBlockId(half);
+  return half.config.kind === "linear" ? "attention linear" : `${half.part} ${id}`;
+}
+
+async function runJob(job: Job, directory: string): Promise<void> {
+  const missing: Wanted[] = [];
+  for (const unit of job.units) {
+    for (const scenario of job.scenarios) {
+      if (!(await isStored(job.store, entryRequest(job, { unit, scenario })))) missing.push({ unit, scenario });
+    }
+  }
+  // What is timed together must be in memory together.
+  for (const group of groupBy(missing, job.machine.memoryBytes / 3)) await measureGroup(job, group, directory);
+  const times = new Map<string, MeasuredTimes>();
+  for (const unit of job.units) times.set(unit.name, await readUnit(job, unit));
+  await writeJsonAtomic(join(directory, "costs.json"), {
+    ...tableOf(job, times),
+    whole: Object.fromEntries(Object.keys(job.whole).map((name) => [name, times.get(name)!])),
+  });
+}
+
+interface Wanted {
+  unit: Unit;
+  scenario: Scenario;
+}
+
+/** Units with their scenarios, in groups of at most so many bytes of weights. */
+function groupBy(wanted: readonly Wanted[], bytes: number): Map<Unit, Scenario[]>[] {
+  const byUnit = new Map<Unit, Scenario[]>();
+  for (const { unit, scenario } of wanted) byUnit.set(unit, [...(byUnit.get(unit) ?? []), scenario]);
+  const groups: Map<Unit, Scenario[]>[] = [];
+  let room = 0;
+  for (const [unit, scenarios] of byUnit) {
+    if (groups.length === 0 || unit.bytes > room) {
+      groups.push(new Map());
+      room = bytes;
+    }
+    groups.at(-1)!.set(unit, scenarios);
+    room -= unit.bytes;
+  }
+  return groups;
+}
+
+async function measureGroup(job: Job, group: ReadonlyMap<Unit, Scenario[]>, directory: string): Promise<void> {
+  const { llama, threads, repeats, onEvent, signal } = job;
+  const paths: string[] = [];
+  try {
+    const files: TimedFile[] = [];
+    const written = [...group.keys()].flatMap(({ files }) => files);
+    for (const [unit, scenarios] of group) {
+      for (const { name, config } of unit.files) {
+        onEvent({ event: "progress", stage: "files", done: files.length, total: written.length, unit: "written" });
+        const path = join(directory, `${name}.gguf`);
+        paths.push(path);
+        await writeGguf(randomModel(config), path, { type: job.type, overwrite: true, signal });
+        files.push({ gguf: path, ...pointsOf(unit, scenarios) });
+      }
+    }
+    const samples = await llama.timeMany(files, {
+      threads,
+      repeats,
+      signal,
+      onProgress: (done, total) => onEvent({ event: "progress", stage: "costs", done, total, unit: "samples" }),
+    });
+    let at = 0;
+    for (const [unit, scenarios] of group) {
+      const own = samples.slice(at, at + unit.files.length);
+      at += unit.files.length;
+      for (const scenario of scenarios) await storeEntry(job, { unit, scenario }, timesOf(unit, scenarios, own));
+    }
+  } finally {
+    for (const path of paths) await rm(path, { force: true });
+  }
+}
+
+/** The points of all scenarios, each once. */
+function pointsOf(unit: Unit, scenarios: readonly Scenario[]): { prefill: number[]; decode: DecodePoint[] } {
+  const prefill = [...new Set(scenarios.map(({ input }) => input))];
+  const decode = new Map<string, DecodePoint>();
+  for (const scenario of scenarios) {
+    for (const point of depthsOf(unit, scenario)) decode.set(`${point.batch} ${point.depth}`, point);
+  }
+  return { prefill, decode: [...decode.values()] };
+}
+
+function depthsOf({ readsCache }: Unit, { input, output, batch }: Scenario): DecodePoint[] {
+  const depths = readsCache ? [input, input + output] : [input];
+  return depths.map((depth) => ({ batch, depth }));
+}
+
+/** Seconds of a copy, or of the whole: many less few, round by round. */
+function timesOf(unit: Unit, scenarios: readonly Scenario[], samples: readonly TimeSamples[]): MeasuredTimes {
+  const { prefill, decode } = pointsOf(unit, scenarios);
+  const each = (rounds: readonly (readonly number[])[]) => meanInterval(perCopy(rounds, unit.copies));
+  return {
+    prefill: prefill.map((tokens, i) => ({ tokens, seconds: each(samples.map((file) => file.prefill[i]!)) })),
+    decode: decode.map((point, i) => ({ ...point, seconds: each(samples.map((file) => file.decode[i]!)) })),
+  };
+}
+
+/** Rounds of one copy: the first file less the second, by the copies between them. */
+export function perCopy(files: readonly (readonly number[])[], copies: number): number[] {
+  const [many, few] = files;
+  return few ? many!.map((seconds, round) => (seconds - few[round]!) / copies) : [...many!];
+}
+
+function entryRequest(job: Job, { unit, scenario }: Wanted) {
+  const files = unit.files.map(({ config }) => config.blocks);
+  return {
+    stage: "cost",
+    version,
+    options: { ...job.key, unit: digestJson(files), copies: unit.copies, scenario },
+    inputs: {},
+  };
+}
+
+const entryFile = "times.json";
+const quiet = { onEvent: ignoreEvents };
+
+async function storeEntry(job: Job, wanted: Wanted, times: MeasuredTimes): Promise<void> {
+  const { unit, scenario } = wanted;
+  const depths = new Set(depthsOf(unit, scenario).map(({ depth }) => depth));
+  const own: MeasuredTimes = {
+    prefill: times.prefill.filter(({ tokens }) => tokens === scenario.input),
+    decode: times.decode.filter(({ batch, depth }) => batch === scenario.batch && depths.has(depth)),
+  };
+  await job.store.produce(
+    { ...entryRequest(job, wanted), run: (directory) => writeJsonAtomic(join(directory, entryFile), own) },
+    { ...quiet, signal: job.signal },
+  );
+}
+
+/** All scenarios' times of a unit; where a token costs the same at every depth, that is said for each depth. */
+async function readUnit(job: Job, unit: Unit): Promise<MeasuredTimes> {
+  const prefill = new Map<number, MeasuredTimes["prefill"][number]>();
+  const decode = new Map<string, MeasuredTimes["decode"][number]>();
+  for (const scenario of job.scenarios) {
+    const run = () => Promise.reject(new Error("internal: times were not stored"));
+    const { directory } = await job.store.produce(
+      { ...entryRequest(job, { unit, scenario }), run },
+      { ...quiet, signal: job.signal },
+    );
+    const times = (await readJson(join(directory, entryFile))) as MeasuredTimes;
+    for (const entry of times.prefill) prefill.set(entry.tokens, prefill.get(entry.tokens) ?? entry);
+    const end = unit.readsCache ? [] : [{ ...times.decode[0]!, depth: scenario.input + scenario.output }];
+    for (const entry of [...times.decode, ...end]) {
+      const key = `${entry.batch} ${entry.depth}`;
+      decode.set(key, decode.get(key) ?? entry);
+    }
+  }
+  return { prefill: [...prefill.values()], decode: [...decode.values()] };
+}
+
+function tableOf(job: Job, times: ReadonlyMap<string, MeasuredTimes>): CostTable {
+  const { parent, machine, threads, versions, type } = job;
+  const { hiddenSize, heads, headDim, vocabSize } = parent;
+  const { processor, memoryBytes, platform } = machine;
+  const filler = times.get(fillerName)!;
+  const shapes = job.halves.map((half) => {
+    const measured = times.get(nameOf(half))!;
+    // Attention is timed with a filler behind it.
+    const net = half.config.kind !== "swiglu" ? subtract(measured, [filler]) : measured;
+    return { part: half.part, id: subBlockId(half), config: half.config, ...net } as MeasuredShape;
+  });
+  const own = ({ part, config }: SubBlock) =>
+    shapes.find((shape) => shape.part === part && subBlockId(shape) === subBlockId({ part, config } as SubBlock))!;
+  const { attention, ffn } = parentBlock(parent);
+  const block = [own({ part: "attention", config: attention }), own({ part: "ffn", config: ffn })];
+  const copies = fewBlocks(parent, { type, cacheBytes: machine.cacheBytes });
+  return {
+    kind: "espalier-costs",
+    espalier: packageVersion(),
+    machine: { processor, threads, memoryBytes, platform },
+    versions,
+    type,
+    parent: { hiddenSize, heads, headDim, vocabSize },
+    shapes,
+    filler,
+    fixed: subtract(times.get(fixedName)!, block, copies),
+  };
+}
+
+/** a - factor * (b + c + ...), point by point; the intervals of independent means add as squares. */
+export function subtract(a: MeasuredTimes, others: readonly MeasuredTimes[], factor = 1): MeasuredTimes {
+  const less = (value: Interval, taken: readonly Interval[]): Interval => {
+    const mean = taken.reduce((rest, other) => rest - factor * other.mean, value.mean);
+    const halves = [halfWidth(value), ...taken.map((other) => factor * halfWidth(other))];
+    const half = Math.hypot(...halves);
+    return { mean, low: mean - half, high: mean + half, n: Math.min(value.n, ...taken.map(({ n }) => n)) };
+  };
+  return {
+    prefill: a.prefill.map((entry, i) => ({
+      ...entry,
+      seconds: less(
+        entry.seconds,
+        others.map(({ prefill }) => prefill[i]!.seconds),
+      ),
+    })),
+    decode: a.decode.map((entry, i) => ({
+      ...entry,
+      seconds: less(
+        entry.seconds,
+        others.map(({ decode }) => decode[i]!.seconds),
+      ),
+    })),
+  };
+}
+
+function halfWidth({ low, high }: Interval): number {
+  return (high - low) / 2;
+}
