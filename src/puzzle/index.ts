@@ -14,10 +14,12 @@ export {
   composeLibrary,
   predictedKl,
 } from "./library.js";
+export { type RaceOptions, type RaceReport, type RaceRequest, raceBlocks, readRace } from "./racing.js";
 export { type RealiseOptions, type RealiseRequest, realise } from "./realise.js";
 export * from "./report/index.js";
 export { type RunResult, resultJsonSchema, resultSchema } from "./result.js";
 export {
+  type LayerPart,
   type LayerScores,
   readScores,
   type ScoreOptions,
@@ -27,6 +29,7 @@ export {
   scoresJointly,
 } from "./score.js";
 export * from "./search/index.js";
+export { meanByKind, measurePairFactor, type PairFactor } from "./sequence-scores.js";
 export {
   type AttentionVariant,
   attentionId,
@@ -46,3 +49,4 @@ export {
   spaceSizeLog10,
   type Target,
 } from "./space.js";
+export { type BudgetSet, findUndecided, type Samples, type Undecided, type UndecidedRequest } from "./undecided.js";

@@ -5,30 +5,31 @@ import { internal, mean, meanInterval } from "../base/index.js";
 import { type BlockConfig, blockParameters, type ModelConfig, sameBlock } from "../models/index.js";
 import type { LayerScores } from "./score.js";
 import type { Library, Variant } from "./search/index.js";
-import { blockChoices, blockId, type LayerSpace, layerSpace, parseBlockId, type Space } from "./space.js";
+import { levelScores, pairFactorOf, sequenceScores } from "./sequence-scores.js";
+import { blockChoices, blockId, layerSpace, parseBlockId, type Space } from "./space.js";
 
 /** Costs of one block by name, such as bytes of memory. `params` is there always. */
 export type BlockCosts = (block: BlockConfig, layer: number) => Record<string, number>;
 
 export interface ComposeOptions {
   /**
-   * What the sum of two halves' scores is multiplied with where only the halves were scored. Measured on one large
-   * library: replacing both costs 0.75 to 0.77 of the sum (median), and never less than the worse half here.
-   * Defaults to 0.76.
+   * What the sum of two halves' scores is multiplied with where only the halves were scored; never less than the worse
+   * half is taken. Defaults to what the pairs among the scores show (`measurePairFactor`), with fewer than 5 to 0.76,
+   * the median of NVIDIA's library of a 70B model.
    */
   pairFactor?: number;
   costs?: BlockCosts;
 }
 
-/** The library of all pairs of all layers; the parent's own block scores 0. */
+/** The library of all pairs of all layers; the parent's own block scores 0. Scores are levelled first. */
 export function composeLibrary(
   config: ModelConfig,
   space: Space,
   scores: readonly LayerScores[],
-  { pairFactor = 0.76, costs = () => ({}) }: ComposeOptions = {},
+  { pairFactor = pairFactorOf(config, scores), costs = () => ({}) }: ComposeOptions = {},
 ): Library {
   return Object.fromEntries(
-    scores.map((entry) => {
+    levelScores(scores).map((entry) => {
       const { layer } = entry;
       const parent = config.blocks[layer]!;
       const place = layerSpace(space, layer);
@@ -36,7 +37,7 @@ export function composeLibrary(
         blockId(block, parent),
         {
           stats: { params: blockParameters(config, block), ...costs(block, layer) },
-          metrics: metricsOf(sequenceScores(entry, block, { parent, place, pairFactor })),
+          metrics: metricsOf(sequenceScores(entry, block, { parent, pairFactor })),
           ...(place.span > 1 && { layers: Array.from({ length: place.span }, (_, i) => String(layer + i)) }),
         },
       ]);
@@ -45,25 +46,11 @@ export function composeLibrary(
   );
 }
 
-/** Mean over the sequences with its 95 % interval; a single sequence has no interval. */
+/** Mean over the sequences with its 95 % interval and their number; a single sequence has no interval. */
 function metricsOf(values: readonly number[]): Record<string, number> {
-  if (values.length < 2) return { kl_div: mean(values) };
-  const { mean: centre, low, high } = meanInterval(values);
-  return { kl_div: centre, kl_div_low: low, kl_div_high: high };
-}
-
-function sequenceScores(
-  { kl }: LayerScores,
-  block: BlockConfig,
-  { parent, pairFactor }: { parent: BlockConfig; place: LayerSpace; pairFactor: number },
-): number[] {
-  const scored = kl[blockId(block, parent)];
-  if (scored) return scored;
-  const half = (other: BlockConfig): number[] =>
-    kl[blockId(other, parent)] ?? internal(`no score of ${blockId(other, parent)}`);
-  const attention = half({ attention: block.attention, ffn: parent.ffn });
-  const ffn = half({ attention: parent.attention, ffn: block.ffn });
-  return attention.map((a, i) => Math.max(a, ffn[i]!, pairFactor * (a + ffn[i]!)));
+  if (values.length < 2) return { kl_div: mean(values), kl_div_n: values.length };
+  const { mean: centre, low, high, n } = meanInterval(values);
+  return { kl_div: centre, kl_div_low: low, kl_div_high: high, kl_div_n: n };
 }
 
 /** layer -> block name, as a search returns it, as the child's blocks from first to last. */

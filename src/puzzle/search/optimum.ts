@@ -129,6 +129,20 @@ export function solveRelaxation(solver: Solver, selection: Selection): Relaxatio
   return { bound: objective, prices };
 }
 
+/** The relaxation's bound and what each choice adds to it at least, >= 0; undefined when there is no selection. */
+export function reducedCosts(solver: Solver, selection: Selection): { bound: number; reduced: number[] } | undefined {
+  const { layers, choices, constraints } = selection;
+  const { program, scales } = toProgram(selection, 1);
+  const { status, objective, rowDuals } = solver.solve(program, { relaxed: true });
+  if (status === "infeasible") return undefined;
+  const reduced = choices.map(({ layers: covered, objective: own }, choice) => {
+    const duals = covered.map((layer) => -rowDuals[layer]!);
+    const priced = constraints.map(({ values }, k) => -rowDuals[layers + k]! * scales[k]! * values[choice]!);
+    return Math.max(0, exactSum([own, ...duals, ...priced]));
+  });
+  return { bound: objective, reduced };
+}
+
 function solveWhole(
   solver: Solver,
   selection: Selection,
