@@ -12,14 +12,16 @@ export interface LoadedModel {
 
 /** A model ready to run; what its reader has to say goes out as warnings. */
 export async function loadModel(io: CommandIo, runtime: Runtime, path: string): Promise<LoadedModel> {
-  const [{ openModel }, { createEngine }, { loadTokenizer }] = await Promise.all([
+  const [{ openModel }, { createEngine, generousCacheBytes }, { loadTokenizer }] = await Promise.all([
     import("../models/index.js"),
     import("../engine/index.js"),
     import("../tokenizer/index.js"),
   ]);
   const model = await openModel(path);
   for (const message of model.notices) io.onEvent({ event: "notice", level: "warning", message });
-  return { model, engine: createEngine(runtime, model), tokenizer: loadTokenizer(model.sidecars.tokenizer, path) };
+  // Every token that is generated reads all weights.
+  const engine = createEngine(runtime, model, { cacheBytes: generousCacheBytes() });
+  return { model, engine, tokenizer: loadTokenizer(model.sidecars.tokenizer, path) };
 }
 
 /** The device and threads that the command line asks for. */

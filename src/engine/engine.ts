@@ -22,10 +22,12 @@ import { createWeightCache, defaultCacheBytes, type WeightCache } from "./weight
 
 export interface EngineOptions {
   /**
-   * Bytes of weights to keep in memory; beyond them they are read from the file each time. Defaults to a quarter of
-   * the memory of the machine or container.
+   * Bytes of weights to keep in memory; beyond them they are read from the file each time. Defaults to all weights of a
+   * model of at most 1 GiB as f32, and none of a larger one; see `generousCacheBytes`.
    */
   cacheBytes?: number;
+  /** Bytes of the head's matrix that are in memory at once where it is not kept. Defaults to 64 MiB. */
+  headBytes?: number;
   /** Compute as a file of this type is computed by llama.cpp; see `rounding.ts`. Defaults to f32 throughout. */
   rounding?: HalfType;
 }
@@ -81,7 +83,7 @@ export interface EngineParts {
 export function createEngine(
   runtime: Runtime,
   model: Model,
-  { cacheBytes = defaultCacheBytes(), rounding }: EngineOptions = {},
+  { cacheBytes = defaultCacheBytes(model.config), headBytes, rounding }: EngineOptions = {},
 ): Engine {
   const { config } = model;
   const programs = createPrograms(runtime, config, rounding);
@@ -91,8 +93,7 @@ export function createEngine(
 
   const embed: Engine["embed"] = async (ids) => {
     checkEqualLengths(ids);
-    const table = await weights.read("model.embed_tokens.weight");
-    return embedRows(table, ids);
+    return embedRows(weights, config, ids);
   };
 
   const runBlock: Engine["runBlock"] = async (layer, x, options) => {
@@ -118,7 +119,7 @@ export function createEngine(
     return x;
   };
 
-  const scores = createHeadScores({ model, programs, weights });
+  const scores = createHeadScores({ model, programs, weights, ...(headBytes !== undefined && { headBytes }) });
   return { model, config, runtime, embed, runBlock, forward, ...scores, parts: { programs, weights } };
 }
 
@@ -154,18 +155,32 @@ function blockRun({ output, afterAttention, ...taps }: Record<string, F32Tensor>
   return wanted ? { output: output!, afterAttention: afterAttention!, taps } : { output: output! };
 }
 
-/** @throws EspalierError for an id outside the table, with its place. */
-export function embedRows(table: F32Tensor, sequences: readonly ArrayLike<number>[]): F32Tensor {
-  const [vocabulary, width] = table.shape as [number, number];
+/**
+ * Rows of the embedding table: sequences of equal length -> [sequences * length, H].
+ * @throws EspalierError for an id outside the table, with its place
+ */
+export async function embedRows(
+  weights: WeightCache,
+  { vocabSize, hiddenSize: width }: ModelConfig,
+  sequences: readonly ArrayLike<number>[],
+): Promise<F32Tensor> {
+  const name = "model.embed_tokens.weight";
   const length = sequences[0]?.length ?? 0;
-  const rows = f32Tensor([sequences.length * length, width]);
+  const places = new Map<number, number[]>();
   sequences.forEach((ids, sequence) => {
     for (let t = 0; t < length; t++) {
       const id = ids[t]!;
-      if (!(Number.isInteger(id) && id >= 0 && id < vocabulary)) throw unknownId(id, sequence, t, vocabulary);
-      rows.data.set(table.data.subarray(id * width, (id + 1) * width), (sequence * length + t) * width);
+      if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) throw unknownId(id, sequence, t, vocabSize);
+      const known = places.get(id) ?? [];
+      places.set(id, known);
+      known.push(sequence * length + t);
     }
   });
+  const rows = f32Tensor([sequences.length * length, width]);
+  for (const [id, at] of places) {
+    const { data } = await weights.readRows(name, id, id + 1);
+    for (const place of at) rows.data.set(data, place * width);
+  }
   return rows;
 }
 

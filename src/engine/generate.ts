@@ -146,7 +146,7 @@ async function appendChunk(engine: Engine, cache: KvCache, ids: readonly number[
   const padded = Array.from({ length }, (_, i) => ids[i] ?? ids[0]!);
   const rotary = rotaryTables(config, positionsFrom(cache.length, length));
   const mask = cacheMask(cache);
-  let x = embedRows(await weights.read("model.embed_tokens.weight"), [padded]);
+  let x = await embedRows(weights, config, [padded]);
   for (let layer = 0; layer < config.blocks.length; layer++) {
     const block = config.blocks[layer]!;
     if (block.attention.kind === "none" && block.ffn.kind === "none") continue;

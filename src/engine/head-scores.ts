@@ -1,11 +1,22 @@
 /**
  * @module What the head says about hidden states: logits, log-probabilities of given tokens, and the divergence of one
- * model from another. Rows are taken in chunks, so logits exist for a few positions at a time.
+ * model from another. Rows are taken in chunks, so logits exist for a few positions at a time; where the head's matrix is
+ * not kept in memory, the vocabulary is taken in ranges too (`streamed-head.ts`).
  */
-import type { Model, ModelConfig } from "../models/index.js";
+import { headWeightName, type ModelConfig } from "../models/index.js";
 import { type F32Tensor, f32Tensor, type HostTensor, i64Tensor } from "../tensor/index.js";
-import type { Programs } from "./programs.js";
-import { readHead, type WeightCache } from "./weights.js";
+import {
+  type HeadParts,
+  normaliseRows,
+  partialLogits,
+  streamedRows,
+  streamLogits,
+  sumCompared,
+  sumTargets,
+  type VocabularyRange,
+  vocabularyRanges,
+} from "./streamed-head.js";
+import { readHead } from "./weights.js";
 
 /** Hidden states (before the final norm) and the engine whose head reads them. */
 export interface HeadState {
@@ -30,6 +41,8 @@ export interface ScoreOptions {
 export interface HeadScores {
   /** Logits of a few rows: x [rows, H] -> [rows, V]. */
   logits(x: F32Tensor): Promise<F32Tensor>;
+  /** Logits of a few rows for some entries of the vocabulary: x [rows, H] -> [rows, to - from]. */
+  partialLogits(x: F32Tensor, range: VocabularyRange): Promise<F32Tensor>;
   /** Log-probabilities of the whole vocabulary for a few rows, written to `into` [rows, V]. */
   logProbs(x: F32Tensor, into: F32Tensor): Promise<void>;
   /** log p(targets[r] | row r), nats: x [rows, H] -> [rows]. */
@@ -58,15 +71,10 @@ export interface KlOptions extends ScoreOptions {
   batch: number;
 }
 
-interface HeadParts {
-  model: Model;
-  programs: Programs;
-  weights: WeightCache;
-}
-
 export function createHeadScores(parts: HeadParts): HeadScores {
   const scores: HeadScores = {
     logits: (x) => logitsOf(parts, x),
+    partialLogits: (x, range) => partialLogits(parts, x, range),
     logProbs: (x, into) => logProbsOf(parts, x, into),
     targetLogProbs: (x, targets, options = {}) => targetRows(parts, x, targets, options),
     holdReference: (x, { maxBytes = 64 << 20 } = {}) => holdRows(parts, { engine: scores, x }, maxBytes),
@@ -80,24 +88,42 @@ export function createHeadScores(parts: HeadParts): HeadScores {
   return scores;
 }
 
-async function logitsOf({ model, programs, weights }: HeadParts, x: F32Tensor): Promise<F32Tensor> {
-  const program = await programs.logits(x.shape[0]!);
+/** True where the head's matrix is not in memory, and will not be. */
+function isStreamed({ model, weights }: HeadParts): boolean {
+  return !weights.keeps(headWeightName(model.config));
+}
+
+async function logitsOf(parts: HeadParts, x: F32Tensor): Promise<F32Tensor> {
+  const { model, programs, weights } = parts;
   const into = f32Tensor([x.shape[0]!, model.config.vocabSize]);
+  if (isStreamed(parts)) {
+    await streamLogits(parts, x, into);
+    return into;
+  }
+  const program = await programs.logits(x.shape[0]!);
   await program.run({ x, ...(await readHead(weights, model)) }, { logits: into });
   return into;
 }
 
-async function logProbsOf({ model, programs, weights }: HeadParts, x: F32Tensor, into: F32Tensor): Promise<void> {
+async function logProbsOf(parts: HeadParts, x: F32Tensor, into: F32Tensor): Promise<void> {
+  const { model, programs, weights } = parts;
+  if (isStreamed(parts)) {
+    await streamLogits(parts, x, into);
+    normaliseRows(into);
+    return;
+  }
   const program = await programs.logProbs(x.shape[0]!);
   await program.run({ x, ...(await readHead(weights, model)) }, { logProbs: into });
 }
 
 async function targetRows(
-  { model, programs, weights }: HeadParts,
+  parts: HeadParts,
   x: F32Tensor,
   targets: ArrayLike<number>,
   { signal }: ScoreOptions,
 ): Promise<Float32Array> {
+  if (isStreamed(parts)) return streamTargetRows(parts, x, targets, signal);
+  const { model, programs, weights } = parts;
   const out = new Float32Array(x.shape[0]!);
   const head = await readHead(weights, model);
   for (const chunk of chunksOf(out.length, chunkRows(model.config))) {
@@ -112,7 +138,7 @@ async function targetRows(
 async function holdRows(parts: HeadParts, state: HeadState, maxBytes: number): Promise<HeadState> {
   const { vocabSize } = parts.model.config;
   const rows = state.x.shape[0]!;
-  if (4 * rows * vocabSize > maxBytes) return state;
+  if (4 * rows * vocabSize > maxBytes || isStreamed(parts)) return state;
   const held = f32Tensor([rows, vocabSize]);
   for (const chunk of chunksOf(rows, chunkRows(parts.model.config))) {
     const part = rowsOf(held, chunk);
@@ -123,12 +149,84 @@ async function holdRows(parts: HeadParts, state: HeadState, maxBytes: number): P
   return { ...state, held };
 }
 
-async function compareRows(
-  { model, programs, weights }: HeadParts,
+/** All rows through one range of the vocabulary before the next is read. */
+async function streamTargetRows(
+  parts: HeadParts,
+  x: F32Tensor,
+  targets: ArrayLike<number>,
+  signal: AbortSignal | undefined,
+): Promise<Float32Array> {
+  const ranges = vocabularyRanges(parts);
+  const chunks = chunksOf(x.shape[0]!, streamedRows(ranges)).map((chunk) => {
+    return { chunk, sums: sumTargets(parts, takeRows(targets, chunk)) };
+  });
+  for (const range of ranges) {
+    for (const { chunk, sums } of chunks) {
+      signal?.throwIfAborted();
+      await sums.add(rowsOf(x, chunk), range);
+    }
+  }
+  const out = new Float32Array(x.shape[0]!);
+  for (const { chunk, sums } of chunks) out.set(sums.targetLogProbs(), chunk.start);
+  return out;
+}
+
+async function streamComparison(
+  parts: HeadParts,
   reference: HeadState,
   x: F32Tensor,
   { targets, signal }: CompareOptions,
 ): Promise<Comparison> {
+  const rows = x.shape[0]!;
+  const ranges = vocabularyRanges(parts);
+  const chunks = chunksOf(rows, streamedRows(ranges)).map((chunk) => {
+    return { chunk, sums: sumCompared(parts, takeRows(targets ?? new Uint8Array(rows), chunk)) };
+  });
+  for (const range of ranges) {
+    for (const { chunk, sums } of chunks) {
+      signal?.throwIfAborted();
+      await sums.add(rowsOf(x, chunk), await referenceRange(reference, chunk, range), range);
+    }
+  }
+  const [kl, own, theirs] = [new Float32Array(rows), new Float32Array(rows), new Float32Array(rows)];
+  for (const { chunk, sums } of chunks) {
+    const result = sums.result();
+    kl.set(result.kl, chunk.start);
+    own.set(result.own, chunk.start);
+    theirs.set(result.reference, chunk.start);
+  }
+  return targets ? { kl, targetLogProbs: { reference: theirs, own } } : { kl };
+}
+
+/** The reference's logits of some rows and entries, or its log-probabilities, which differ from them by a constant. */
+async function referenceRange(
+  { engine, x, held }: HeadState,
+  chunk: Chunk,
+  range: VocabularyRange,
+): Promise<F32Tensor> {
+  if (!held) return engine.partialLogits(rowsOf(x, chunk), range);
+  const width = range.to - range.from;
+  const part = f32Tensor([chunk.size, width]);
+  for (let row = 0; row < chunk.rows; row++) {
+    const at = (chunk.start + row) * held.shape[1]!;
+    part.data.set(held.data.subarray(at + range.from, at + range.to), row * width);
+  }
+  return part;
+}
+
+function takeRows(values: ArrayLike<number>, { start, rows }: Chunk): number[] {
+  return Array.from({ length: rows }, (_, i) => values[start + i]!);
+}
+
+async function compareRows(
+  parts: HeadParts,
+  reference: HeadState,
+  x: F32Tensor,
+  options: CompareOptions,
+): Promise<Comparison> {
+  if (isStreamed(parts)) return streamComparison(parts, reference, x, options);
+  const { model, programs, weights } = parts;
+  const { targets, signal } = options;
   const rows = x.shape[0]!;
   const [kl, own, theirs] = [new Float32Array(rows), new Float32Array(rows), new Float32Array(rows)];
   const head = await readHead(weights, model);

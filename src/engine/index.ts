@@ -18,4 +18,5 @@ export type { CompareOptions, Comparison, HeadScores, HeadState, KlOptions, Scor
 export { roundWeights } from "./rounding.js";
 export { argmax, createSampler, type SampleOptions } from "./sample.js";
 export { type ScoreSequencesOptions, type SequenceScore, scoreSequences } from "./sequences.js";
-export { defaultCacheBytes } from "./weights.js";
+export type { VocabularyRange } from "./streamed-head.js";
+export { defaultCacheBytes, generousCacheBytes } from "./weights.js";

@@ -1,4 +1,4 @@
-import { createGraph, type GraphBuilder } from "../graph/index.js";
+import { createGraph, type GraphBuilder, type Value } from "../graph/index.js";
 import {
   type BlockConfig,
   blockWeightInputs,
@@ -32,14 +32,21 @@ export interface CachedShape {
 export interface Programs {
   block(block: BlockConfig, shape: BlockShape): Promise<Program>;
   cachedBlock(block: BlockConfig, shape: CachedShape): Promise<Program>;
-  /** x [rows, H] -> logits [rows, V]. */
-  logits(rows: number): Promise<Program>;
+  /** x [rows, H] -> logits [rows, V], or of as many entries of the vocabulary as are given. */
+  logits(rows: number, entries?: number): Promise<Program>;
   /** x [rows, H] -> logProbs [rows, V]. */
   logProbs(rows: number): Promise<Program>;
   /** x [rows, H], targets [rows] -> targetLogProbs [rows]. */
   targets(rows: number): Promise<Program>;
   /** x [rows, H], targets [rows], reference log-probs [rows, V] -> kl [rows], targetLogProbs [rows]. */
   compare(rows: number): Promise<Program>;
+  /** Some entries: x [rows, H], targets [rows] -> top, sum of exp(logit - top), target: all [rows]. */
+  targetSums(rows: number, entries: number): Promise<Program>;
+  /**
+   * Some entries: x [rows, H], reference logits [rows, entries], targets [rows] -> as `targetSums`, the same of the
+   * reference, and cross, the sum of exp(reference - its top) (reference - own).
+   */
+  comparedSums(rows: number, entries: number): Promise<Program>;
 }
 
 /** `rounding`: every matrix takes its input in that type; see `rounding.ts`. */
@@ -64,7 +71,8 @@ export function createPrograms(runtime: Runtime, config: ModelConfig, rounding?:
       const name = `cached block ${describeBlock(block)} ${shape.length} of ${shape.capacity}`;
       return program(name, (g) => buildCachedBlock(g, config, block, shape));
     },
-    logits: (rows) => program(`logits ${rows}`, (g) => g.output("logits", headLogits(g, config, rows))),
+    logits: (rows, entries = config.vocabSize) =>
+      program(`logits ${rows} ${entries}`, (g) => g.output("logits", headLogits(g, config, rows, entries))),
     logProbs: (rows) =>
       program(`log-probs ${rows}`, (g) => g.output("logProbs", g.logSoftmax(headLogits(g, config, rows)))),
     targets: (rows) =>
@@ -73,6 +81,13 @@ export function createPrograms(runtime: Runtime, config: ModelConfig, rounding?:
         g.output("targetLogProbs", g.gatherLast(logProbs, g.input("targets", [rows], "i64")));
       }),
     compare: (rows) => program(`compare ${rows}`, (g) => buildCompare(g, config, rows)),
+    targetSums: (rows, entries) =>
+      program(`target sums ${rows} ${entries}`, (g) => {
+        const logits = headLogits(g, config, rows, entries);
+        outputSums(g, logits, g.input("targets", [rows], "i64"), ["top", "sum", "target"]);
+      }),
+    comparedSums: (rows, entries) =>
+      program(`compared sums ${rows} ${entries}`, (g) => buildComparedSums(g, config, rows, entries)),
   };
 }
 
@@ -100,10 +115,34 @@ function buildCachedBlock(g: GraphBuilder, config: ModelConfig, block: BlockConf
   g.output("output", buildBlock(g, config, block, { ...inputs, weights, ...(attend && { attend }) }).output);
 }
 
-function headLogits(g: GraphBuilder, config: ModelConfig, rows: number) {
-  const { hiddenSize: H, vocabSize: V } = config;
+function headLogits(g: GraphBuilder, config: ModelConfig, rows: number, entries = config.vocabSize) {
+  const { hiddenSize: H } = config;
   const x = g.input("x", [rows, H]);
-  return buildHead(g, config, x, { norm: g.input("norm", [H]), head: g.input("head", [V, H]) }); // [rows, V]
+  return buildHead(g, config, x, { norm: g.input("norm", [H]), head: g.input("head", [entries, H]) }); // [rows, entries]
+}
+
+/** The largest logit, the sum of exp(logit - largest), and the logit of the target: [rows] each. Gives exp(...). */
+function outputSums(
+  g: GraphBuilder,
+  logits: Value,
+  targets: Value,
+  names: readonly [top: string, sum: string, target: string],
+): Value {
+  const top = g.max(logits, { axes: [-1], keepDims: true });
+  const exponentials = g.exp(g.sub(logits, top));
+  g.output(names[0], g.reshape(top, targets.shape));
+  g.output(names[1], g.sum(exponentials, { axes: [-1] }));
+  g.output(names[2], g.gatherLast(logits, targets));
+  return exponentials;
+}
+
+function buildComparedSums(g: GraphBuilder, config: ModelConfig, rows: number, entries: number): void {
+  const own = headLogits(g, config, rows, entries);
+  const reference = g.input("reference", [rows, entries]);
+  const targets = g.input("targets", [rows], "i64");
+  outputSums(g, own, targets, ["top", "sum", "target"]);
+  const exponentials = outputSums(g, reference, targets, ["referenceTop", "referenceSum", "referenceTarget"]);
+  g.output("cross", g.sum(g.mul(exponentials, g.sub(reference, own)), { axes: [-1] }));
 }
 
 /** KL(reference || own) = sum over the vocabulary of p (log p - log q), in nats. */

@@ -3,19 +3,17 @@
  * multiplied with rounded too, as llama.cpp's processor kernels do (ggml `vec_dot_type` of F16 and BF16). Sums stay f32.
  */
 import type { GraphBuilder } from "../graph/index.js";
-import type { WeightSource } from "../models/index.js";
-import { f32Tensor, type HalfType, roundHalf } from "../tensor/index.js";
+import { readWeightRows, type WeightSource } from "../models/index.js";
+import { f32Tensor, type HalfType, type HostTensor, roundHalf } from "../tensor/index.js";
 
 /** Weights at the type's nearest values; of a GGUF matrices only (`minRank` 2), of safetensors norms and biases too. */
 export function roundWeights(weights: WeightSource, type: HalfType, minRank = 2): WeightSource {
+  const rounded = (tensor: HostTensor): HostTensor =>
+    tensor.shape.length < minRank ? tensor : f32Tensor(tensor.shape, roundHalf(tensor.data as Float32Array, type));
   return {
     ...weights,
-    async read(name) {
-      const tensor = await weights.read(name);
-      return tensor.shape.length < minRank
-        ? tensor
-        : f32Tensor(tensor.shape, roundHalf(tensor.data as Float32Array, type));
-    },
+    read: async (name) => rounded(await weights.read(name)),
+    readRows: async (name, from, to) => rounded(await readWeightRows(weights, name, from, to)),
   };
 }
 

@@ -61,6 +61,13 @@ export function randomModel(config: ModelConfig, seed: number): Model & { reads:
         reads.set(name, (reads.get(name) ?? 0) + 1);
         return tensors.get(name)!;
       },
+      async readRows(name, from, to) {
+        const { shape, data } = tensors.get(name)!;
+        return f32Tensor(
+          [to - from, ...shape.slice(1)],
+          data.slice((from * data.length) / shape[0]!, (to * data.length) / shape[0]!),
+        );
+      },
     },
     sidecars: { legal: [], name: "random" },
     notices: [],

@@ -1,38 +1,67 @@
 import { totalmem } from "node:os";
-import { type BlockConfig, blockWeights, headWeightName, layerPrefix, type Model } from "../models/index.js";
-import { type F32Tensor, sizeOf } from "../tensor/index.js";
+import {
+  type BlockConfig,
+  blockWeights,
+  headWeightName,
+  layerPrefix,
+  type Model,
+  type ModelConfig,
+  modelParameters,
+  readWeightRows,
+} from "../models/index.js";
+import { type F32Tensor, f32Tensor, sizeOf } from "../tensor/index.js";
 
 export interface WeightCache {
   /** One tensor by its full name, from memory or from the file. */
   read(name: string): Promise<F32Tensor>;
+  /** Rows of a tensor from `from` up to, not including, `to`: a view where the tensor is kept, else read alone. */
+  readRows(name: string, from: number, to: number): Promise<F32Tensor>;
+  /** Whether the tensor is in memory for good, or will be once it is read. */
+  keeps(name: string): boolean;
   /** A layer's weights by short name. They stay in memory at least until another layer is asked for. */
   block(layer: number): Promise<Record<string, F32Tensor>>;
-  /** Starts reading a layer, so that the file is read while another layer computes. */
+  /** Starts reading a layer that is to be kept, so that the file is read while another layer computes. */
   prefetch(layer: number): void;
   /** Bytes kept for good. */
   heldBytes(): number;
 }
 
-/** Bytes that weights may take when nothing is said: a quarter of the memory of this machine or container. */
-export function defaultCacheBytes(): number {
+/** A quarter of the memory of this machine or container: what weights may take where speed comes before memory. */
+export function generousCacheBytes(): number {
   const limit = process.constrainedMemory();
   return Math.floor((limit > 0 ? Math.min(limit, totalmem()) : totalmem()) / 4);
 }
 
+/** The largest model, as f32, that is kept in memory when nothing is said. */
+const smallModelBytes = 2 ** 30;
+
 /**
- * Weights in memory up to `limitBytes`, besides the layer in use and the next. What is read first stays and the rest is
- * read again each time round: layers are visited in a circle, where keeping those used last would never find anything.
+ * Bytes that weights may take when nothing is said: all that the model has where that is at most 1 GiB as f32 (a quarter
+ * of a billion parameters) and a quarter of the machine, else none. A part would take memory and save little time.
+ */
+export function defaultCacheBytes(config: ModelConfig): number {
+  const whole = 4 * modelParameters(config);
+  return whole <= Math.min(smallModelBytes, generousCacheBytes()) ? whole : 0;
+}
+
+/**
+ * Weights in memory up to `limitBytes`, besides the layer in use. What is read first stays and the rest is read again
+ * each time round: layers are visited in a circle, where keeping those used last would never find anything.
  */
 export function createWeightCache({ weights, config }: Model, limitBytes: number): WeightCache {
   const held = new Map<string, Promise<F32Tensor>>();
   const near = new Map<number, Promise<Record<string, F32Tensor>>>();
   let bytes = 0;
+  let lastRows: { key: string; rows: Promise<F32Tensor> } | undefined;
+
+  const sizeInBytes = (name: string) => 4 * sizeOf(weights.shapeOf(name));
+  const keeps = (name: string) => held.has(name) || bytes + sizeInBytes(name) <= limitBytes;
 
   const read = (name: string): Promise<F32Tensor> => {
     const known = held.get(name);
     if (known) return known;
     const reading = weights.read(name) as Promise<F32Tensor>;
-    const size = 4 * sizeOf(weights.shapeOf(name));
+    const size = sizeInBytes(name);
     if (bytes + size > limitBytes) return reading;
     bytes += size;
     held.set(name, reading);
@@ -41,6 +70,21 @@ export function createWeightCache({ weights, config }: Model, limitBytes: number
       if (held.delete(name)) bytes -= size;
     });
     return reading;
+  };
+
+  const readRows = async (name: string, from: number, to: number): Promise<F32Tensor> => {
+    if (keeps(name)) {
+      const { data, shape } = await read(name);
+      const width = sizeOf(shape.slice(1));
+      return f32Tensor([to - from, ...shape.slice(1)], data.subarray(from * width, to * width));
+    }
+    const key = `${name} ${from} ${to}`;
+    if (lastRows?.key === key) return lastRows.rows;
+    lastRows = undefined;
+    const rows = readWeightRows(weights, name, from, to);
+    // Parent and child of one head, and several batches, ask for the same rows one after the other.
+    if (to - from > 1) lastRows = { key, rows };
+    return rows;
   };
 
   const readBlock = async (layer: number, block: BlockConfig) => {
@@ -58,15 +102,20 @@ export function createWeightCache({ weights, config }: Model, limitBytes: number
     return reading;
   };
 
+  const namesOf = (layer: number) =>
+    blockWeights(config, config.blocks[layer]!).map(({ name }) => layerPrefix(layer) + name);
+
   return {
     read,
+    readRows,
+    keeps,
     block(layer) {
-      const reading = blockOf(layer);
       for (const other of near.keys()) if (other !== layer && other !== layer + 1) near.delete(other);
-      return reading;
+      return blockOf(layer);
     },
     prefetch(layer) {
-      if (layer < config.blocks.length) blockOf(layer);
+      // A layer that is not kept would only lie beside the one in use.
+      if (layer < config.blocks.length && namesOf(layer).every(keeps)) blockOf(layer);
     },
     heldBytes: () => bytes,
   };

@@ -1,4 +1,11 @@
-export { countElements, readPlanned, type TensorFile, type TensorInfo, type TensorPlan } from "./checkpoint.js";
+export {
+  countElements,
+  readPlanned,
+  rowRanges,
+  type TensorFile,
+  type TensorInfo,
+  type TensorPlan,
+} from "./checkpoint.js";
 export { asBytes, decodeFloats, encodeFloats, type FloatType, findNonFinite, floatBytes } from "./floats.js";
 export { dequantise } from "./gguf/dequantise.js";
 export { type GgufHeader, type GgufTensor, readGgufHeader } from "./gguf/header.js";

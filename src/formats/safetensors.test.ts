@@ -136,3 +136,30 @@ describe("headers that lie", () => {
     await expect(openShardedSafetensors(index)).rejects.toThrow("expected a file name");
   });
 });
+
+test("rows read alone are slices of the tensor, and pieces written are the whole", async () => {
+  const rng = createRng(3);
+  const shape = [4099, 1031]; // two pieces when written or read, the second shorter
+  const values = Float32Array.from({ length: 4099 * 1031 }, () => rng.normal());
+  const readRows = async (from: number, to: number) => values.slice(from * 1031, to * 1031);
+  const whole = [{ name: "w", shape, read: async () => values }];
+  const pieces = [{ ...whole[0]!, readRows }];
+  for (const type of ["f32", "f16", "bf16"] as const) {
+    const [a, b] = [join(temporaryDirectory(), "a"), join(temporaryDirectory(), "b")];
+    await writeSafetensors(a, whole, { type });
+    await writeSafetensors(b, pieces, { type });
+    expect(sha256(readFileSync(b))).toBe(sha256(readFileSync(a)));
+    const file = await openSafetensorsFile(a);
+    const all = await file.read("w");
+    for (const [from, to] of [
+      [0, 1],
+      [4098, 4099],
+      [17, 90],
+      [5, 5],
+    ] as const) {
+      expect(await file.readRows("w", from, to)).toEqual(all.slice(from * 1031, to * 1031));
+    }
+    await expect(file.readRows("w", 4000, 4100)).rejects.toThrow("expected rows of 0 to 4099, found 4000 to 4100");
+    await file.close();
+  }
+});

@@ -3,7 +3,7 @@
  * https://github.com/huggingface/safetensors#format. A model is one such file, or shards beside an index file.
  *
  * Reading is lazy, one tensor at a time. Bounds: a header may take at most 32 MiB, and reading a tensor allocates
- * its bytes in the file plus, for 16-bit types, twice as much for the f32 copy.
+ * four bytes for each value, and a piece of it as the file has it.
  */
 import { readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -18,7 +18,7 @@ import {
   writeJsonAtomic,
   z,
 } from "../base/index.js";
-import { countElements, readPlanned, type TensorFile, type TensorPlan } from "./checkpoint.js";
+import { checkRows, countElements, plannedPieces, readByRows, type TensorFile, type TensorPlan } from "./checkpoint.js";
 import { decodeFloats, encodeFloats, type FloatType, floatBytes } from "./floats.js";
 
 export const maxHeaderBytes = 32 << 20;
@@ -178,6 +178,19 @@ function checkContiguous(
 /** Opens one safetensors file. Takes over the source and closes it. */
 export async function openSafetensors(source: ByteSource): Promise<TensorFile & { metadata: Record<string, string> }> {
   const { entries, metadata } = await readSafetensorsHeader(source);
+  const entryOf = (name: string): SafetensorsEntry => {
+    const entry = entries.get(name);
+    if (entry) return entry;
+    throw new EspalierError({ where: source.name, expected: `a tensor ${name}`, found: "none" });
+  };
+  const readRows = async (name: string, from: number, to: number): Promise<Float32Array> => {
+    const { dtype, shape, offset, byteLength } = entryOf(name);
+    const where = `${source.name} tensor ${name}`;
+    const type = floatTypes[dtype] ?? refuseType(where, dtype);
+    checkRows(where, shape, from, to);
+    const row = byteLength / Math.max(1, shape[0] ?? 1);
+    return decodeFloats(type, await source.read(offset + from * row, (to - from) * row));
+  };
   return {
     names: [...entries.keys()],
     metadata,
@@ -185,23 +198,19 @@ export async function openSafetensors(source: ByteSource): Promise<TensorFile & 
       const entry = entries.get(name);
       return entry && { type: entry.dtype, shape: entry.shape, byteLength: entry.byteLength };
     },
-    async read(name) {
-      const entry = entries.get(name);
-      if (!entry) throw new EspalierError({ where: source.name, expected: `a tensor ${name}`, found: "none" });
-      const type = floatTypes[entry.dtype];
-      if (!type) {
-        const fix = "convert the checkpoint to one of them";
-        throw new EspalierError({
-          where: `${source.name} tensor ${name}`,
-          expected: "F32, F16 or BF16",
-          found: entry.dtype,
-          fix,
-        });
-      }
-      return decodeFloats(type, await source.read(entry.offset, entry.byteLength));
-    },
+    read: async (name) => readByRows(entryOf(name).shape, (from, to) => readRows(name, from, to)),
+    readRows,
     close: () => source.close(),
   };
+}
+
+function refuseType(where: string, found: string): never {
+  throw new EspalierError({
+    where,
+    expected: "F32, F16 or BF16",
+    found,
+    fix: "convert the checkpoint to one of them",
+  });
 }
 
 const indexSchema = z.object({
@@ -238,14 +247,16 @@ export async function openShardedSafetensors(indexPath: string): Promise<TensorF
     throw error;
   }
   const shardOf = (name: string) => shards.get(map[name] ?? "");
+  const holderOf = (name: string): TensorFile => {
+    const shard = shardOf(name);
+    if (shard) return shard;
+    throw new EspalierError({ where: indexPath, expected: `a tensor ${name}`, found: "none" });
+  };
   return {
     names: Object.keys(map),
     info: (name) => shardOf(name)?.info(name),
-    async read(name) {
-      const shard = shardOf(name);
-      if (!shard) throw new EspalierError({ where: indexPath, expected: `a tensor ${name}`, found: "none" });
-      return shard.read(name);
-    },
+    read: async (name) => holderOf(name).read(name),
+    readRows: async (name, from, to) => holderOf(name).readRows(name, from, to),
     close,
   };
 }
@@ -278,7 +289,9 @@ export async function writeSafetensors(
   try {
     await writer.write(buildHeader(tensors, type, metadata));
     for (const tensor of tensors) {
-      await writer.write(encodeFloats(type, await readPlanned(tensor), `tensor ${tensor.name}`));
+      for await (const values of plannedPieces(tensor)) {
+        await writer.write(encodeFloats(type, values, `tensor ${tensor.name}`));
+      }
     }
   } catch (error) {
     await writer.abort();

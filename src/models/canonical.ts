@@ -19,6 +19,7 @@ import {
   type WeightInfo,
 } from "./config.js";
 import { needsBothAttentionBiases } from "./families/index.js";
+import { readWeightRows } from "./weights.js";
 
 export interface CanonicalModel {
   model: Model;
@@ -156,6 +157,13 @@ function packedWeights(model: Model, config: ModelConfig, packed: readonly Packe
       if (!origin) return model.weights.read(name);
       if ("source" in origin) return model.weights.read(origin.source);
       return f32Tensor(origin.shape, new Float32Array(sizeOf(origin.shape)).fill(origin.fill));
+    },
+    async readRows(name, from, to) {
+      const origin = origins.get(name);
+      if (!origin) return readWeightRows(model.weights, name, from, to);
+      if ("source" in origin) return readWeightRows(model.weights, origin.source, from, to);
+      const shape = [to - from, ...origin.shape.slice(1)];
+      return f32Tensor(shape, new Float32Array(sizeOf(shape)).fill(origin.fill));
     },
   };
 }

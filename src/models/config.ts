@@ -74,6 +74,11 @@ export interface WeightSource {
   shapeOf(name: string): Shape;
   /** Reads one tensor from its file; nothing is kept. Throws on NaN or infinite values. */
   read(name: string): Promise<HostTensor>;
+  /**
+   * Reads the rows (steps along the first axis) from `from` up to, not including, `to`, where that takes less than
+   * reading the tensor. See {@link readWeightRows}.
+   */
+  readRows?(name: string, from: number, to: number): Promise<HostTensor>;
 }
 
 /** A file that travels with the weights unchanged, such as a licence. */

@@ -25,3 +25,4 @@ export {
   writeHub,
   writeModelfile,
 } from "./save.js";
+export { readWeightRows } from "./weights.js";

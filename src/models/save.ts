@@ -1,6 +1,6 @@
 /**
- * @module Writes a model as a Hugging Face directory or a GGUF file, one tensor at a time: what is in memory is never
- * more than one tensor in f32 and its bytes in the file's type.
+ * @module Writes a model as a Hugging Face directory or a GGUF file, a piece of a tensor at a time: what is in memory is
+ * never more than some rows in f32 and their bytes in the file's type, or one matrix where its rows have to be moved.
  */
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
@@ -29,9 +29,10 @@ import {
 } from "../formats/index.js";
 import { toGgufVocabulary, toTokenizerFiles } from "../tokenizer/index.js";
 import { canonicalise } from "./canonical.js";
-import { type Model, type ModelConfig, modelWeights } from "./config.js";
+import { type Model, type ModelConfig, modelWeights, type WeightSource } from "./config.js";
 import { configToGguf, configToHub, ggufName, halvesToPairs, ropeDivisors, rotaryHeads } from "./families/index.js";
 import { legalKeyPrefix } from "./sidecars.js";
+import { readWeightRows } from "./weights.js";
 
 export interface SaveOptions<Type> {
   /** Type of the weights in the file. Defaults to f32. */
@@ -185,10 +186,16 @@ function ggufPlans({ config, weights }: Model, wanted: WritableType): GgufTensor
         const values = (await weights.read(name)).data as Float32Array;
         return heads > 0 ? halvesToPairs(values, heads, config.headDim) : values;
       },
+      ...(heads === 0 && rowsOf(weights, name)),
     };
   });
   if (config.rope.scaling?.type === "llama3") plans.splice(1, 0, rotaryFactorPlan(config));
   return plans;
+}
+
+/** Lets a writer take some rows at a time. */
+function rowsOf(weights: WeightSource, name: string): Pick<TensorPlan, "readRows"> {
+  return { readRows: async (from, to) => (await readWeightRows(weights, name, from, to)).data };
 }
 
 function rotaryFactorPlan({ rope, headDim }: ModelConfig): GgufTensorPlan {
@@ -218,17 +225,30 @@ function watched<Plan extends TensorPlan>(
   plans: readonly Plan[],
   { onEvent = ignoreEvents, signal }: Watching,
 ): Plan[] {
-  return plans.map((plan, index) => ({
-    ...plan,
-    async read() {
-      signal?.throwIfAborted();
+  return plans.map((plan, index) => {
+    const begin = () => {
       const done = index + 1;
       // Twenty events for a file, whatever number of tensors it has.
       const news = Math.floor((20 * done) / plans.length) > Math.floor((20 * index) / plans.length);
       if (news) onEvent({ event: "progress", stage: "write", done, total: plans.length, unit: "tensors" });
-      return plan.read();
-    },
-  }));
+    };
+    const { readRows } = plan;
+    return {
+      ...plan,
+      async read() {
+        signal?.throwIfAborted();
+        begin();
+        return plan.read();
+      },
+      ...(readRows && {
+        async readRows(from: number, to: number) {
+          signal?.throwIfAborted();
+          if (from === 0) begin();
+          return readRows(from, to);
+        },
+      }),
+    };
+  });
 }
 
 /**
@@ -265,6 +285,7 @@ async function writeHubFiles(
       name,
       shape,
       read: async () => (await weights.read(name)).data as Float32Array,
+      ...rowsOf(weights, name),
     }),
   );
   await writeShardedSafetensors(directory, watched(plans, { onEvent, signal }), {

@@ -1,7 +1,7 @@
 /** @module Weights over a file: found, measured against the configuration when opened, checked for NaN when read. */
 import { EspalierError } from "../base/index.js";
 import { findNonFinite, type TensorFile } from "../formats/index.js";
-import { f32Tensor, type HostTensor, type Shape, sameShape } from "../tensor/index.js";
+import { type F32Tensor, f32Tensor, type HostTensor, type Shape, sameShape } from "../tensor/index.js";
 import { type ModelConfig, modelWeights, type WeightSource } from "./config.js";
 import { ggufName, pairsToHalves, rotaryHeads } from "./families/index.js";
 
@@ -11,6 +11,8 @@ interface WeightBacking {
   nameOf(name: string): string | undefined;
   /** Values of a canonical weight, from the file's values. */
   convert(name: string, values: Float32Array): Float32Array;
+  /** True where `convert` moves values from row to row. */
+  movesRows(name: string): boolean;
   /** Names in the file that say nothing about the function. */
   isHarmless(name: string): boolean;
 }
@@ -25,6 +27,7 @@ export function createHubWeights(file: TensorFile, config: ModelConfig, where: s
     where,
     nameOf: (name) => (storedAsHead && name === embedding ? head : name),
     convert: (_, values) => values,
+    movesRows: () => false,
     isHarmless: (name) =>
       name.endsWith(".rotary_emb.inv_freq") ||
       name.endsWith(".masked_bias") ||
@@ -41,6 +44,7 @@ export function createGgufWeights(file: TensorFile, config: ModelConfig, where: 
       const heads = rotaryHeads(config, name);
       return heads > 0 ? pairsToHalves(values, heads, config.headDim) : values;
     },
+    movesRows: (name) => rotaryHeads(config, name) > 0,
     isHarmless: (name) => name === "rope_freqs.weight",
   });
 }
@@ -53,17 +57,38 @@ function createFileWeights(file: TensorFile, config: ModelConfig, backing: Weigh
     if (shape) return shape;
     throw new EspalierError({ where: backing.where, expected: "a weight of the model", found: name });
   };
+  const read = async (name: string): Promise<F32Tensor> => {
+    const shape = shapeOf(name);
+    const stored = backing.nameOf(name)!;
+    const values = backing.convert(name, await file.read(stored));
+    checkFinite(values, `${backing.where} tensor ${stored}`);
+    return f32Tensor(shape, values);
+  };
   return {
     has: (name) => shapes.has(name),
     shapeOf,
-    async read(name) {
+    read,
+    async readRows(name, from, to) {
       const shape = shapeOf(name);
+      if (backing.movesRows(name)) return sliceRows(await read(name), from, to);
       const stored = backing.nameOf(name)!;
-      const values = backing.convert(name, await file.read(stored));
+      const values = await file.readRows(stored, from, to);
       checkFinite(values, `${backing.where} tensor ${stored}`);
-      return f32Tensor(shape, values);
+      return f32Tensor([to - from, ...shape.slice(1)], values);
     },
   };
+}
+
+/** The rows of a weight from `from` up to, not including, `to`; read alone where the source can. */
+export async function readWeightRows(source: WeightSource, name: string, from: number, to: number): Promise<F32Tensor> {
+  const rows = source.readRows?.(name, from, to) ?? source.read(name).then((tensor) => sliceRows(tensor, from, to));
+  return (await rows) as F32Tensor;
+}
+
+/** A view of some rows. */
+function sliceRows({ dtype, shape, data }: HostTensor, from: number, to: number): HostTensor {
+  const width = shape.slice(1).reduce((a, b) => a * b, 1);
+  return { dtype, shape: [to - from, ...shape.slice(1)], data: data.subarray(from * width, to * width) };
 }
 
 /** Every weight there with its shape, and none that the configuration does not explain: such a one would go unheard. */
@@ -129,6 +154,11 @@ export function overlayWeights(
     async read(name) {
       checkName(name);
       return tensors.get(name) ?? base.read(name);
+    },
+    async readRows(name, from, to) {
+      checkName(name);
+      const own = tensors.get(name);
+      return own ? sliceRows(own, from, to) : readWeightRows(base, name, from, to);
     },
   };
 }

@@ -11,6 +11,7 @@ import {
   type Model,
   type ModelConfig,
   modelWeights,
+  readWeightRows,
   type WeightSource,
 } from "../models/index.js";
 import { f32Tensor, type Shape, sameShape } from "../tensor/index.js";
@@ -81,6 +82,12 @@ function childWeights(
       const own = ownFile(name);
       if (!own) return parent.read(name);
       return f32Tensor(shapes.get(name) ?? internal(`the child has no weight ${name}`), await own.file.read(own.short));
+    },
+    async readRows(name, from, to) {
+      const own = ownFile(name);
+      if (!own) return readWeightRows(parent, name, from, to);
+      const [, ...row] = shapes.get(name) ?? internal(`the child has no weight ${name}`);
+      return f32Tensor([to - from, ...row], await own.file.readRows(own.short, from, to));
     },
   };
 }

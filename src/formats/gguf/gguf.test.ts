@@ -150,3 +150,23 @@ test.skipIf(!smol)("a published file of 134.5M parameters", async () => {
   expect(Array.from(values.subarray(0, 4))).toEqual([-0.0963134765625, 0.1573486328125, -0.0963134765625, -0.73046875]);
   await file.close();
 });
+
+test("rows read alone are slices of the tensor in every type that is written", async () => {
+  const rng = createRng(3);
+  const values = Float32Array.from({ length: 96 * 7 }, () => rng.normal());
+  for (const type of ["f32", "f16", "bf16", "q8_0"] as const) {
+    const path = join(temporaryDirectory(), "rows.gguf");
+    await writeGgufFile(path, [], [{ name: "w", shape: [7, 96], type, read: async () => values }]);
+    const file = await openGgufFile(path);
+    const all = await file.read("w");
+    for (const [from, to] of [
+      [0, 1],
+      [3, 7],
+      [2, 2],
+    ] as const) {
+      expect(await file.readRows("w", from, to)).toEqual(all.slice(from * 96, to * 96));
+    }
+    await expect(file.readRows("w", -1, 3)).rejects.toThrow("rows of 0 to 7");
+    await file.close();
+  }
+});

@@ -1,7 +1,7 @@
 import { type ByteSource, EspalierError, openFile } from "../../base/index.js";
-import { countElements, type TensorFile } from "../checkpoint.js";
+import { checkRows, countElements, readByRows, type TensorFile } from "../checkpoint.js";
 import { dequantise } from "./dequantise.js";
-import { readGgufHeader } from "./header.js";
+import { type GgufTensor, readGgufHeader } from "./header.js";
 import type { GgufMetadata } from "./types.js";
 
 /** A GGUF file: its metadata, and tensors read one at a time as f32. */
@@ -21,9 +21,23 @@ export async function openGgufFile(path: string): Promise<GgufFile> {
   }
 }
 
-/** Opens a GGUF file. Reading a tensor allocates its bytes in the file and four bytes for each value. */
+/** Opens a GGUF file. Reading a tensor allocates four bytes for each value, and a piece of it as the file has it. */
 export async function openGguf(source: ByteSource): Promise<GgufFile> {
   const { version, metadata, tensors } = await readGgufHeader(source);
+  const tensorOf = (name: string): GgufTensor => {
+    const tensor = tensors.get(name);
+    if (tensor) return tensor;
+    throw new EspalierError({ where: source.name, expected: `a tensor ${name}`, found: "none" });
+  };
+  const readRows = async (name: string, from: number, to: number): Promise<Float32Array> => {
+    const { type, shape, offset, byteLength } = tensorOf(name);
+    const where = `${source.name} tensor ${name}`;
+    checkRows(where, shape, from, to);
+    // Blocks lie along the last axis, so that a row is a whole number of them.
+    const row = byteLength / Math.max(1, shape[0] ?? 1);
+    const bytes = await source.read(offset + from * row, (to - from) * row);
+    return dequantise(type.name, bytes, (to - from) * countElements(shape.slice(1)), where);
+  };
   return {
     version,
     metadata,
@@ -32,12 +46,15 @@ export async function openGguf(source: ByteSource): Promise<GgufFile> {
       const tensor = tensors.get(name);
       return tensor && { type: tensor.type.name, shape: tensor.shape, byteLength: tensor.byteLength };
     },
-    async read(name) {
-      const tensor = tensors.get(name);
-      if (!tensor) throw new EspalierError({ where: source.name, expected: `a tensor ${name}`, found: "none" });
-      const bytes = await source.read(tensor.offset, tensor.byteLength);
-      return dequantise(tensor.type.name, bytes, countElements(tensor.shape), `${source.name} tensor ${name}`);
+    read: async (name) => {
+      const { shape, byteLength } = tensorOf(name);
+      // A one-dimensional tensor may hold a block over several of its rows.
+      if (shape.length > 1) return readByRows(shape, (from, to) => readRows(name, from, to));
+      const { type, offset } = tensorOf(name);
+      const bytes = await source.read(offset, byteLength);
+      return dequantise(type.name, bytes, countElements(shape), `${source.name} tensor ${name}`);
     },
+    readRows,
     close: () => source.close(),
   };
 }

@@ -1,5 +1,5 @@
 import { createAtomicWriter, EspalierError } from "../../base/index.js";
-import { countElements, readPlanned, type TensorPlan } from "../checkpoint.js";
+import { countElements, plannedPieces, type TensorPlan } from "../checkpoint.js";
 import { quantise } from "./quantise.js";
 import {
   defaultAlignment,
@@ -45,9 +45,13 @@ export async function writeGgufFile(
   try {
     await writer.write(buildHeader(entries, tensors));
     for (const tensor of tensors) {
-      const bytes = quantise(tensor.type, await readPlanned(tensor), `tensor ${tensor.name}`);
-      await writer.write(bytes);
-      const padding = padTo(bytes.byteLength, defaultAlignment) - bytes.byteLength;
+      let written = 0;
+      for await (const values of plannedPieces(tensor)) {
+        const bytes = quantise(tensor.type, values, `tensor ${tensor.name}`);
+        await writer.write(bytes);
+        written += bytes.byteLength;
+      }
+      const padding = padTo(written, defaultAlignment) - written;
       if (padding > 0) await writer.write(new Uint8Array(padding));
     }
   } catch (error) {
