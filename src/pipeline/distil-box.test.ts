@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { meanInterval } from "../base/index.js";
-import { boxOf, choosePoint, type DistilPoint, overrun, parseDistill } from "./distil-box.js";
+import { boxOf, choosePoint, createPace, type DistilPoint, parseDistill } from "./distil-box.js";
 
 describe("--distill", () => {
   test.each([
@@ -33,12 +33,29 @@ describe("a box", () => {
     expect(boxOf({ ...measured, minutes: 0.5 }, 4).steps).toBe(1);
   });
 
-  test("says when steps turn out slower", () => {
+  test("says once when steps turn out slower, and takes them all", () => {
     const box = boxOf(measured, 4);
-    expect(overrun(box, 100, 215)).toBeUndefined();
-    expect(overrun(box, 100, 300)).toBe(
-      "steps take 3.00 s where 2.00 s were measured: all 250 of them are taken, in about 15.0 minutes in place of 10",
+    const said: string[] = [];
+    let clock = 0;
+    const pace = createPace(
+      () => clock,
+      (message) => said.push(message),
     );
+    const steps = (count: number, milliseconds: number) => {
+      for (let i = 0; i < count; i++) {
+        clock += milliseconds;
+        pace.step(box);
+        clock += 1e6; // a measurement, which is no part of a step
+        pace.start();
+      }
+    };
+    steps(1, 60_000); // compiles
+    steps(40, 2_100);
+    expect(said).toEqual([]);
+    steps(60, 3_000);
+    expect(said).toEqual([
+      "steps take 2.22 s where 2.00 s were measured: all 250 are taken, in about 11.1 minutes in place of 10",
+    ]);
   });
 });
 

@@ -56,17 +56,34 @@ export function boxOf(measured: Omit<DistilBox, "steps">, points: number): Disti
   return { ...measured, steps: Math.max(1, Math.floor(left / secondsPerStep)) };
 }
 
-/** How much slower than measured a step may be before the run says so. */
+/** How much slower than measured steps may be before the run says so. */
 const slowness = 1.1;
 
-/** What to say where steps take longer than the box was cut for. */
-export function overrun(box: DistilBox, steps: number, seconds: number): string | undefined {
-  const real = seconds / steps;
-  if (real <= slowness * box.secondsPerStep) return undefined;
-  const minutes = (box.minutes * real) / box.secondsPerStep;
+/** Watches whether steps take as long as the box was cut for, and says once when they do not. */
+export function createPace(clock: () => number, warn: (message: string) => void) {
+  let [since, milliseconds, steps, said] = [Number.NaN, 0, 0, false];
+  return {
+    /** A step begins. */
+    start(): void {
+      since = clock();
+    },
+    /** A step has ended; the first one of a process, which compiles, is not counted. */
+    step(box: DistilBox): void {
+      if (Number.isNaN(since)) return;
+      milliseconds += clock() - since;
+      steps += 1;
+      const real = milliseconds / steps / 1000;
+      if (said || steps < Math.max(3, box.steps / 20) || real <= slowness * box.secondsPerStep) return;
+      said = true;
+      warn(overrunText(box, real));
+    },
+  };
+}
+
+function overrunText({ minutes, steps, secondsPerStep }: DistilBox, real: number): string {
   return (
-    `steps take ${real.toFixed(2)} s where ${box.secondsPerStep.toFixed(2)} s were measured: all ${box.steps} of them are ` +
-    `taken, in about ${minutes.toFixed(1)} minutes in place of ${box.minutes}`
+    `steps take ${real.toPrecision(3)} s where ${secondsPerStep.toPrecision(3)} s were measured: all ${steps} are taken, ` +
+    `in about ${((minutes * real) / secondsPerStep).toPrecision(3)} minutes in place of ${minutes}`
   );
 }
 

@@ -32,7 +32,7 @@ export interface TrainOptions {
   clip?: number;
   onEvent?: OnEvent;
   /** Awaited after each step, for measuring on the way; it must not change the parameters. */
-  afterStep?: (step: number) => Promise<void>;
+  afterStep?: (step: number, steps: number) => Promise<void>;
   /** Stops between two batches; with a checkpoint, the steps done are kept. */
   signal?: AbortSignal;
   /** File that holds the state; a run that finds it goes on from there. The caller removes it when it is done. */
@@ -49,7 +49,7 @@ export type TimedSteps = (secondsPerStep: number) => number | Promise<number>;
 
 export interface Checkpoint {
   path: string;
-  /** Steps between two writes. Defaults to what keeps writing below a twentieth of the time, 15 seconds at least. */
+  /** Steps between two writes. Defaults to what keeps writing below a fortieth of the time, 15 seconds at least. */
   every?: number;
 }
 
@@ -98,7 +98,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     const { seconds, ...rest } = report;
     const rate = report.tokens / seconds;
     onEvent({ event: "train", stage: options.stage, step: state.step, steps, ...rest, tokensPerSecond: rate });
-    await options.afterStep?.(state.step);
+    await options.afterStep?.(state.step, steps);
     if (due.now(state.step) && state.step < steps) await save();
   }
   return { losses: state.losses, seconds: (clock() - start) / 1000, tokens };
@@ -132,7 +132,7 @@ function spacing(checkpoint: Checkpoint | undefined, clock: () => number) {
       cost = ended - began;
     },
     now: (step: number): boolean =>
-      checkpoint?.every ? step % checkpoint.every === 0 : clock() - ended > Math.max(15_000, 20 * cost),
+      checkpoint?.every ? step % checkpoint.every === 0 : clock() - ended > Math.max(15_000, 40 * cost),
   };
 }
 

@@ -1,41 +1,46 @@
-import { rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { fileExists, type Interval, meanInterval, readJson, writeJsonAtomic } from "../../base/index.js";
+import { fileExists, formatCount, type Interval, readJson, writeJsonAtomic } from "../../base/index.js";
 import { createBatches } from "../../data/index.js";
-import { createEngine, scoreSequences } from "../../engine/index.js";
-import { type Model, modelWeights, openModel, overlayModel, writeHub } from "../../models/index.js";
-import type { Runtime, Tensors } from "../../runtime/index.js";
+import { createEngine, type Engine } from "../../engine/index.js";
+import { headWeightName, type Model, modelWeights, openModel, overlayModel, writeHub } from "../../models/index.js";
+import { createRuntime, type Runtime } from "../../runtime/index.js";
 import {
   adamw,
   cosine,
   createParameters,
   distillationBatch,
+  layeredDistillation,
   loadParameters,
-  modelDistillationLoss,
   type Parameters,
-  parentPrefix,
+  type Teacher,
+  type TrainOptions,
   train,
   withWarmUp,
 } from "../../train/index.js";
 import type { RunContext } from "../context.js";
+import { boxOf, createPace, type DistilBound, type DistilBox, type DistilPoint } from "../distil-box.js";
 import type { Artifact } from "../store.js";
 import type { Realised } from "./children.js";
+import { createPoints, type Points, pointFile } from "./distil-points.js";
 import type { Subject } from "./evaluate.js";
 import { type Prepared, rowsOf } from "./prepare.js";
 
-/** KL from the parent on a few set-aside sequences, on the way. */
-export interface DistilPoint {
-  step: number;
-  tokens: number;
-  kl: Interval;
-}
+export type { DistilPoint } from "../distil-box.js";
 
 export interface DistilCurve {
   steps: number;
   tokensPerStep: number;
   /** Loss of each step. */
   losses: number[];
+  /** On sequences of their own: set aside from training, and not those of the final evaluation. */
   points: DistilPoint[];
+  /** Step whose weights are kept: the last, unless an earlier point was better by more than noise. */
+  keptStep: number;
+  /** By how much the last step's KL exceeds the kept one's, paired by sequence; where an earlier one is kept. */
+  lastAboveKept?: Interval;
+  /** Of a time-boxed training: what was measured, and the steps that followed from it. */
+  box?: DistilBox;
 }
 
 export interface Distilled extends Subject {
@@ -43,33 +48,68 @@ export interface Distilled extends Subject {
   curve: DistilCurve;
 }
 
-/** How often the child is measured on the way, and on how many set-aside sequences. */
+/** What distillation needs of a run. */
+export type DistilContext = Pick<
+  RunContext,
+  "recipe" | "store" | "parent" | "parentDigest" | "engine" | "runtime" | "onEvent" | "signal"
+>;
+export type DistilText = {
+  artifact: Prepared["artifact"];
+  sequences: Pick<Prepared["sequences"], "score" | "distil">;
+};
+
+export interface DistilOptions {
+  /** Name of the stage. Defaults to `distil/NAME`. */
+  stage?: string;
+  /** What ends it, in place of the recipe's: for a baseline that gets the tokens a child got in its minutes. */
+  bound?: DistilBound;
+  /** Milliseconds; a box is measured with it. Defaults to the machine's. */
+  clock?: () => number;
+}
+
+/** How often the child is measured on the way, and on how many sequences. */
 const measuredPoints = 4;
 const measuredSequences = 32;
 
+/** Tokens of one pass of the gradient: enough for fast products, and the inside of half a block stays small. */
+const passTokens = 512;
+
 /**
  * Trains a child towards its parent: hidden-state cosine and KL, no language-modelling loss (arXiv:2411.19146,
- * section 4.3). All weights are trained, embedding and norms too.
+ * section 4.3). All weights are trained, embedding and norms too. The learning rate rises over the first twentieth of the
+ * steps and falls to a tenth with the last one; the best state by set-aside KL is kept.
+ *
+ * A time box becomes a number of steps by a measurement before the first of them, which the stage writes down; from then
+ * on it is an input like any other, so that a run that is killed and resumed ends with the same bytes.
  */
-export async function distilChild(context: RunContext, prepared: Prepared, child: Realised): Promise<Distilled> {
+export async function distilChild(
+  context: DistilContext,
+  prepared: DistilText,
+  child: Pick<Realised, "name" | "artifact" | "open">,
+  options: DistilOptions = {},
+): Promise<Distilled> {
   const { recipe, store, parent, parentDigest } = context;
-  const stage = `distil/${child.name}`;
+  const { batch, learningRate } = recipe.distil;
+  const { stage = `distil/${child.name}`, bound = boundOf(context), clock = () => performance.now() } = options;
   const artifact = await store.produce(
     {
       stage,
       title: "train it towards its parent",
-      version: 1,
-      options: { ...recipe.distil, length: recipe.length, seed: recipe.seed },
+      version: 2,
+      options: { ...bound, batch, learningRate, length: recipe.length, seed: recipe.seed },
       inputs: { parent: parentDigest, child: child.artifact, text: prepared.artifact },
       async run(directory) {
         const model = await child.open();
         const parameters = await readParameters(model);
-        const curve = await runDistillation(context, prepared, { stage, directory, model, parameters });
+        const work = { context, prepared, stage, bound, clock, directory, model, parameters };
+        const curve = await withRuntime(context, (runtime) => runDistillation({ ...work, runtime }));
         const trained = new Map(Object.entries(parameters.tensors));
         await writeHub(overlayModel(parent, model.config, trained), join(directory, "model"), { overwrite: true });
         await model.close();
         await writeJsonAtomic(join(directory, "curve.json"), curve);
-        await rm(checkpointPath(directory), { force: true });
+        for (const name of await readdir(directory)) {
+          if (isWorkFile(name)) await rm(join(directory, name), { force: true });
+        }
       },
     },
     context,
@@ -83,9 +123,14 @@ export async function distilChild(context: RunContext, prepared: Prepared, child
   };
 }
 
-function checkpointPath(directory: string): string {
-  return join(directory, "checkpoint.bin");
+function boundOf({ recipe }: DistilContext): DistilBound {
+  const { tokens, minutes } = recipe.distil;
+  return minutes === undefined ? { tokens } : { minutes };
 }
+
+const checkpointName = "checkpoint.bin";
+const boxName = "box.json";
+const isWorkFile = (name: string) => name === checkpointName || name === boxName || pointFile.test(name);
 
 async function readParameters(model: Model): Promise<Parameters> {
   const parameters = createParameters(modelWeights(model.config));
@@ -93,69 +138,165 @@ async function readParameters(model: Model): Promise<Parameters> {
   return parameters;
 }
 
+/** Training runs many programs in turn: all stay open, and none keeps the memory of its last run. */
+async function withRuntime<Result>({ runtime }: DistilContext, work: (runtime: Runtime) => Promise<Result>) {
+  const { device, threads } = runtime;
+  const own = await createRuntime({ device, threads, maxSessions: 256, arena: false });
+  try {
+    return await work(own);
+  } finally {
+    await own.dispose();
+  }
+}
+
 interface Distillation {
+  context: DistilContext;
+  prepared: DistilText;
   stage: string;
+  bound: DistilBound;
+  clock: () => number;
   directory: string;
   model: Model;
   parameters: Parameters;
+  runtime: Runtime;
 }
 
-async function runDistillation(context: RunContext, prepared: Prepared, work: Distillation): Promise<DistilCurve> {
-  const { recipe, runtime, parent, onEvent, signal } = context;
-  const { tokens, batch, learningRate } = recipe.distil;
-  const { stage, directory, model, parameters } = work;
-  const { length, seed } = recipe;
-  const steps = Math.max(1, Math.round(tokens / (batch * length)));
-  const every = Math.ceil(steps / measuredPoints);
-  const pointPath = (step: number) => join(directory, `point-${step}.json`);
-  const measure = async (step: number) => {
-    if ((step % every !== 0 && step !== steps) || (await fileExists(pointPath(step)))) return;
-    const kl = await measureOnTheWay(context, prepared, overlayModel(parent, model.config, tensorsOf(parameters)));
-    await writeJsonAtomic(pointPath(step), { step, tokens: step * batch * length, kl } satisfies DistilPoint);
+async function runDistillation(work: Distillation): Promise<DistilCurve> {
+  const { context, prepared, stage, runtime, clock, bound } = work;
+  const { recipe, onEvent, signal } = context;
+  const warn = (message: string) => onEvent({ event: "notice", level: "warning", message: `${stage}: ${message}` });
+  const teacher = engineOf(context, runtime);
+  const sequences = rowsOf(prepared.sequences.score).slice(0, measuredSequences);
+  const tokensPerStep = recipe.distil.batch * recipe.length;
+  const points = createPoints({ ...work, teacher, sequences, tokensPerStep, signal });
+  let box = await readBox(work);
+  const countSteps = await startBox(work, points);
+  const known = "tokens" in bound ? Math.max(1, Math.round(bound.tokens / tokensPerStep)) : box?.steps;
+  const pace = createPace(clock, warn);
+  let every = 1;
+  const begin = (steps: number) => {
+    every = Math.ceil(steps / measuredPoints);
+    announcePasses(work, steps);
+    return steps;
   };
-  await measure(0);
-  const batches = createBatches(prepared.sequences.distil, { batchSize: batch, seed });
   const { losses } = await train({
+    ...trainOptions(work, teacher),
+    async steps(secondsPerStep) {
+      box = await countSteps(secondsPerStep);
+      return begin(box.steps);
+    },
+    ...(known !== undefined && { steps: begin(known) }),
+    async afterStep(step, steps) {
+      if (box) pace.step(box);
+      if (step % every === 0 || step === steps) await points.measure(step);
+      pace.start();
+    },
+  });
+  const steps = losses.length;
+  const { kept, worseThanKept } = await points.keepBest();
+  if (worseThanKept) {
+    const above = worseThanKept.mean.toPrecision(2);
+    warn(`step ${kept.step} of ${steps} is kept, the KL of the last one on sequences set aside is ${above} above it`);
+  }
+  return {
+    steps,
+    tokensPerStep,
+    losses: [...losses],
+    points: await points.all(),
+    keptStep: kept.step,
+    ...(worseThanKept && { lastAboveKept: worseThanKept }),
+    ...(box && { box }),
+  };
+}
+
+/** Measures the start, and the time that takes; gives the box's steps when the seconds of one are known. */
+async function startBox({ clock, directory, bound }: Distillation, points: Points) {
+  const started = clock();
+  await points.measure(0);
+  const secondsPerPoint = (clock() - started) / 1000;
+  return async (secondsPerStep: number): Promise<DistilBox> => {
+    const { minutes } = bound as { minutes: number };
+    const secondsSpent = (clock() - started) / 1000;
+    const box = boxOf({ minutes, secondsPerStep, secondsPerPoint, secondsSpent }, measuredPoints);
+    await writeJsonAtomic(join(directory, boxName), box);
+    return box;
+  };
+}
+
+/** What an interrupted run measured. Without it that run's first point is measured anew, to learn how long it takes. */
+async function readBox({ directory, bound }: Distillation): Promise<DistilBox | undefined> {
+  if ("tokens" in bound) return undefined;
+  const path = join(directory, boxName);
+  if (await fileExists(path)) return (await readJson(path)) as DistilBox;
+  await rm(join(directory, "point-0.json"), { force: true });
+  return undefined;
+}
+
+function trainOptions(work: Distillation, teacher: Engine): Omit<TrainOptions, "steps"> {
+  const { context, prepared, stage, directory, runtime, model, parameters, clock } = work;
+  const { recipe, onEvent, signal } = context;
+  const { length, seed } = recipe;
+  const { batch, learningRate } = recipe.distil;
+  const batchSize = largestDivisor(batch, Math.max(1, Math.floor(passTokens / length)));
+  const batches = createBatches(prepared.sequences.distil, { batchSize, seed });
+  return {
     runtime,
     stage,
     parameters,
-    loss: modelDistillationLoss(parent.config, model.config, { batch, length }),
-    frozen: await parentWeights(parent),
+    loss: layeredDistillation(teacherOf(teacher), model.config, { batch: batchSize, length }),
     batches: (index) => distillationBatch(batches.at(index)),
+    accumulate: batch / batchSize,
     optimiser: adamw(),
-    steps,
     learningRate,
-    schedule: withWarmUp(Math.ceil(steps / 20), cosine({ floor: 0.1 })),
-    checkpoint: { path: checkpointPath(directory), every: 50 },
-    afterStep: measure,
+    schedule: (step, steps) => withWarmUp(Math.ceil(steps / 20), cosine({ floor: 0.1 }))(step, steps),
+    checkpoint: { path: join(directory, checkpointName) },
     onEvent,
     signal,
-  });
-  const points: DistilPoint[] = [];
-  for (let step = 0; step <= steps; step++) {
-    if (await fileExists(pointPath(step))) points.push((await readJson(pointPath(step))) as DistilPoint);
-  }
-  for (const { step } of points) await rm(pointPath(step));
-  return { steps, tokensPerStep: batch * length, losses: [...losses], points };
+    clock,
+  };
 }
 
-function tensorsOf({ tensors }: Parameters) {
-  return new Map(Object.entries(tensors));
+/** The largest divisor of `number` that is at most `limit`. */
+function largestDivisor(number: number, limit: number): number {
+  let divisor = Math.min(number, limit);
+  while (number % divisor !== 0) divisor -= 1;
+  return divisor;
 }
 
-async function measureOnTheWay(
-  { runtime, engine }: { runtime: Runtime; engine: RunContext["engine"] },
-  prepared: Prepared,
-  model: Model,
-): Promise<Interval> {
-  const rows = rowsOf(prepared.sequences.evaluate).slice(0, measuredSequences);
-  const scores = await scoreSequences(createEngine(runtime, model), rows, { reference: engine });
-  return meanInterval(scores.map(({ kl }) => kl!));
+function announcePasses({ context, prepared, stage }: Distillation, steps: number): void {
+  const { recipe, onEvent } = context;
+  const { count, length } = prepared.sequences.distil;
+  const passes = (steps * recipe.distil.batch) / count;
+  if (passes <= 1) return;
+  const text = `${formatCount(count * length)} tokens of text`;
+  onEvent({ event: "notice", level: "info", message: `${stage}: ${passes.toFixed(1)} passes over ${text}` });
 }
 
-/** The parent's weights as inputs of the loss. */
-async function parentWeights(parent: Model): Promise<Tensors> {
-  const tensors: Record<string, Tensors[string]> = {};
-  for (const { name } of modelWeights(parent.config)) tensors[parentPrefix + name] = await parent.weights.read(name);
-  return tensors;
+/** The parent on a runtime of ours, with the weights that the run holds already. */
+function engineOf({ engine, parent }: DistilContext, runtime: Runtime): Engine {
+  const weights = { ...parent.weights, read: engine.parts.weights.read };
+  return createEngine(runtime, { ...parent, weights }, { cacheBytes: 0 });
+}
+
+function teacherOf(engine: Engine): Teacher {
+  const { config, parts } = engine;
+  return {
+    config,
+    async hiddenStates(ids, into) {
+      const shape = { batch: ids.length, length: ids[0]!.length };
+      let x = await engine.embed(ids);
+      for (const [layer, target] of into.entries()) {
+        const { output } = await engine.runBlock(layer, x, { ...shape, into: target });
+        if (output !== target) target.data.set(output.data);
+        x = target;
+      }
+    },
+    async head() {
+      const [norm, head] = await Promise.all([
+        parts.weights.read("model.norm.weight"),
+        parts.weights.read(headWeightName(config)),
+      ]);
+      return { norm, head };
+    },
+  };
 }
