@@ -1,9 +1,11 @@
+export { type AssembledRequest, type ScoreCandidatesRequest, scoreAssembled, scoreCandidates } from "./assembled.js";
 export { type Baseline, type BaselineKind, type BaselineOptions, chooseBaselines } from "./baselines.js";
 export { type BlockLibrary, type LayerIndex, type LibraryEntry, openBlockLibrary } from "./block-library.js";
 export { type BuildVariantsOptions, type BuildVariantsRequest, buildVariants } from "./build-variants.js";
 export { type CalibrateRequest, calibrate } from "./calibrate.js";
 export { type BatchedText, type CaptureRequest, capture } from "./capture.js";
 export { childConfig, openChild } from "./child.js";
+export type { Corrections, MeasuredChoice } from "./corrections.js";
 export { type DistilBlocksOptions, type DistilBlocksRequest, distilBlocks } from "./distil-blocks.js";
 export {
   architectureOf,
@@ -30,6 +32,14 @@ export {
 } from "./score.js";
 export * from "./search/index.js";
 export { meanByKind, measurePairFactor, type PairFactor } from "./sequence-scores.js";
+export {
+  type Candidate,
+  correctedKl,
+  type Settled,
+  type SettleRequest,
+  type SettleRound,
+  settleChoice,
+} from "./settle.js";
 export {
   type AttentionVariant,
   attentionId,

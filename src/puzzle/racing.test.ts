@@ -3,8 +3,15 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ignoreEvents, mean } from "../base/index.js";
 import { repositoryPath, temporaryDirectory } from "../base/testing.js";
-import { bundledTextPath, createSequences, readDocuments, type Sequences, sliceSequences } from "../data/index.js";
-import { createEngine, type Engine } from "../engine/index.js";
+import {
+  bundledTextPath,
+  createSequences,
+  readDocuments,
+  type Sequences,
+  sequenceAt,
+  sliceSequences,
+} from "../data/index.js";
+import { createEngine, type Engine, scoreSequences } from "../engine/index.js";
 import { type Model, modelParameters, openModel } from "../models/index.js";
 import { createRuntime, type Runtime } from "../runtime/index.js";
 import { loadTokenizer } from "../tokenizer/index.js";
@@ -17,10 +24,15 @@ import {
   composeLibrary,
   type LayerScores,
   openBlockLibrary,
+  openChild,
+  parseBlockId,
   readRace,
   readScores,
+  realise,
   type Space,
+  scoreAssembled,
   scoreBlocks,
+  scoreCandidates,
   search,
 } from "./index.js";
 import { type RaceRequest, raceBlocks } from "./racing.js";
@@ -173,6 +185,29 @@ describe("a race on stories260K", () => {
     await expect(scoreBlocks({ ...some, positions: 65, directory: temporaryDirectory() })).rejects.toThrow(
       "a whole number from 1 to the 64 tokens",
     );
+  }, 60_000);
+
+  test("whole candidates: one replaced block is its score, several are the realised child; files are kept", async () => {
+    const one = parent.config.blocks.with(2, parseBlockId("linear | swiglu 172 (100%)"));
+    const scores = await scoreAssembled(request, one);
+    scores.forEach((kl, i) => {
+      expect(kl).toBeCloseTo(full[2]!.kl["linear | swiglu 172 (100%)"]![i]!, 5);
+    });
+    expect(await scoreAssembled({ ...request, sequences: 3 }, parent.config.blocks)).toEqual([0, 0, 0]);
+    const blocks = one.with(4, parseBlockId("none | swiglu 88 (51%)"));
+    const directory = temporaryDirectory();
+    await realise({ ...request, runtime, blocks, refit: false, directory });
+    const child = await openChild(parent, directory);
+    const rows = Array.from({ length: 5 }, (_, i) => sequenceAt(scoring, i));
+    const expected = await scoreSequences(createEngine(runtime, child), rows, { reference: engine });
+    await child.close();
+    const candidates = { ...request, sequences: 5, directory: temporaryDirectory() };
+    const [kl] = await scoreCandidates(candidates, [blocks]);
+    kl!.forEach((value, i) => {
+      expect(value).toBeCloseTo(expected[i]!.kl!, 5);
+    });
+    const broken = { ...candidates, captured: "nowhere" };
+    expect(await scoreCandidates(broken, [blocks])).toEqual([kl]);
   }, 60_000);
 
   test("all positions at once are what the engine says of each sequence", async () => {

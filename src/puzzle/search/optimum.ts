@@ -195,7 +195,8 @@ function branch(
   const { status, bound, values } = solver.solve(program, { relativeGap: gap, limitSeconds });
   if (values.length === 0) return { status, optimum: undefined };
   const chosen = [...selection.choices.keys()].filter((choice) => values[choice]! > 0.5);
-  chosen.sort((a, b) => selection.choices[a]!.layers[0]! - selection.choices[b]!.layers[0]!);
+  const place = (choice: number) => selection.choices[choice]!.layers[0] ?? selection.layers;
+  chosen.sort((a, b) => place(a) - place(b));
   const objective = objectiveOf(selection, chosen);
   return {
     status,

@@ -3,7 +3,15 @@ import { describe, expect, test } from "vitest";
 import { createRng, type Rng } from "../../base/index.js";
 import { repositoryPath } from "../../base/testing.js";
 import { searchCore } from "./core.js";
-import { checkLibrary, type Library, parseBound, parseSweep, type SearchOptions, search } from "./index.js";
+import {
+  checkLibrary,
+  type Library,
+  type PairTerm,
+  parseBound,
+  parseSweep,
+  type SearchOptions,
+  search,
+} from "./index.js";
 
 interface GoldenCase {
   name: string;
@@ -81,6 +89,33 @@ describe("against every selection", () => {
       }
     },
   );
+
+  test.each([41, 42, 43, 44, 45])("pair terms of both signs, library %i", async (seed) => {
+    const rng = createRng(seed);
+    const library = randomLibrary(rng, 5, 4);
+    const pairTerms = Array.from({ length: 6 }, (_, i): PairTerm => {
+      const layer = rng.int(4);
+      const value = (i % 2 === 0 ? 1 : -1) * rng.next();
+      return { a: [`b${layer}`, `v${rng.int(4)}`], b: [`b${layer + 1}`, `v${rng.int(4)}`], value };
+    });
+    const options: SearchOptions = { objective: "loss", max: { memory: 220 }, pairTerms, solutions: 3 };
+    const withTerms = selections(library, options).map(({ objective, choice }) => ({
+      choice,
+      objective: pairTerms.reduce(
+        (sum, { a, b, value }) => sum + (choice[a[0]] === a[1] && choice[b[0]] === b[1] ? value : 0),
+        objective,
+      ),
+    }));
+    withTerms.sort((a, b) => a.objective - b.objective);
+    const { solutions, gap } = await search(library, options);
+    expect(gap).toBe(0);
+    expect(solutions.map(({ objective }) => objective.toFixed(9))).toEqual(
+      withTerms.slice(0, 3).map(({ objective }) => objective.toFixed(9)),
+    );
+    for (const { choice, totals } of solutions) expectSound(library, options, choice, totals);
+    const unknown = search(library, { ...options, pairTerms: [{ a: ["b0", "x"], b: ["b1", "v1"], value: 1 }] });
+    await expect(unknown).rejects.toThrow('pair terms: expected variants of the library, found "x" in layer "b0"');
+  });
 
   test.each([31, 32, 33, 34])("the core counted out, library %i", (seed) => {
     const rng = createRng(seed);

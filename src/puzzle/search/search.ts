@@ -19,6 +19,7 @@ import {
   type Selection,
   solveRelaxation,
 } from "./optimum.js";
+import { buildPairTerms, widened } from "./pair-terms.js";
 import type { FrontierPoint, Library, SearchOptions, SearchResult, Solution } from "./types.js";
 
 /**
@@ -34,7 +35,7 @@ export async function search(library: Library, options: SearchOptions = {}): Pro
   const { createSolver } = await import("./highs.js");
   const solver = await createSolver();
   const limits = { gap: options.gap ?? 0, limitSeconds: options.limitSeconds ?? 300 };
-  const selection = selectionOf(problem);
+  const selection = selectionOf(problem, options);
   const found = findPool(solver, selection, options, limits);
   const solutions = found.map((optimum) => describeSolution(problem, optimum));
   const frontier = await sweep(solver, library, options, limits);
@@ -48,7 +49,7 @@ export async function search(library: Library, options: SearchOptions = {}): Pro
     seconds: (performance.now() - started) / 1000,
     totals: best?.totals ?? {},
     choice: best?.choice ?? {},
-    shadowPrices: best ? shadowPrices(solver, problem) : {},
+    shadowPrices: best ? shadowPrices(solver, problem, selection) : {},
     solutions,
     frontier,
     reason,
@@ -60,8 +61,16 @@ export function checkSearch(library: Library, options: SearchOptions): void {
   buildProblem(library, options);
 }
 
-function selectionOf({ layers, choices, constraints }: SearchProblem): Selection {
-  return { layers: layers.length, choices, constraints };
+function selectionOf(problem: SearchProblem, { pairTerms = [] }: SearchOptions): Selection {
+  const { layers, choices, constraints } = problem;
+  if (pairTerms.length === 0) return { layers: layers.length, choices, constraints };
+  const terms = buildPairTerms(problem, pairTerms);
+  const columns = choices.length + terms.choices.length;
+  return {
+    layers: layers.length,
+    choices: [...choices, ...terms.choices],
+    constraints: [...constraints.map((constraint) => widened(constraint, columns)), ...terms.constraints],
+  };
 }
 
 /** The optimum, then again and again the best selection that differs enough from all before it. */
@@ -91,7 +100,7 @@ async function sweep(
   for (const budget of range.values) {
     options.signal?.throwIfAborted();
     const problem = buildProblem(library, { ...options, max: { ...options.max, [range.name]: budget } });
-    const optimum = findOptimum(solver, selectionOf(problem), limits);
+    const optimum = findOptimum(solver, selectionOf(problem, options), limits);
     points.push(
       optimum ? { status: "optimal", budget, ...describeSolution(problem, optimum) } : { status: "infeasible", budget },
     );
@@ -100,7 +109,8 @@ async function sweep(
 }
 
 function describeSolution(problem: SearchProblem, { chosen, objective, bound }: Optimum): Solution {
-  const choices = chosen.map((choice) => problem.choices[choice]!);
+  // Columns of pair terms stand behind the choices.
+  const choices = chosen.flatMap((choice) => problem.choices[choice] ?? []);
   const total = (name: string) => exactSum([problem.fixed[name] ?? 0, ...choices.map(({ values }) => values[name]!)]);
   return {
     objective,
@@ -111,8 +121,8 @@ function describeSolution(problem: SearchProblem, { chosen, objective, bound }: 
   };
 }
 
-function shadowPrices(solver: Solver, problem: SearchProblem): Record<string, number> {
-  const prices = solveRelaxation(solver, selectionOf(problem))?.prices ?? [];
+function shadowPrices(solver: Solver, problem: SearchProblem, selection: Selection): Record<string, number> {
+  const prices = solveRelaxation(solver, selection)?.prices ?? [];
   return Object.fromEntries(
     problem.constraints.map(({ name, kind }, k) => [nameOf(problem, name, kind), prices[k] ?? 0]),
   );

@@ -14,6 +14,14 @@ export interface Variant {
 /** Block library: layer -> variant -> costs and scores. */
 export type Library = Record<string, Record<string, Variant>>;
 
+/** What two choices of different layers cost together beyond the sum of their scores; may be negative. */
+export interface PairTerm {
+  a: readonly [layer: string, variant: string];
+  b: readonly [layer: string, variant: string];
+  /** Added to the objective where both are chosen. */
+  value: number;
+}
+
 export interface SearchOptions {
   /** The metric whose sum is minimised. Defaults to "kl_div". */
   objective?: string;
@@ -23,6 +31,8 @@ export interface SearchOptions {
   min?: Record<string, number>;
   /** Costs outside the blocks (embedding, head), counted in every total. */
   fixed?: Record<string, number>;
+  /** Interactions between choices. Defaults to none. */
+  pairTerms?: readonly PairTerm[];
   /** How many choices to return, each the best among those that differ enough from all before it. Defaults to 1. */
   solutions?: number;
   /** Layers in which any two solutions differ at least. Defaults to 1. */
