@@ -85,34 +85,42 @@ function teacherOf(runtime: Runtime, config: ModelConfig, { tensors }: Parameter
 }
 
 describe("layeredDistillation", () => {
-  test.each([true, false])("loss and gradients are those of the whole graph (tied: %s)", async (tiedEmbeddings) => {
-    const runtime = await createRuntime({ threads: 1 });
-    const [parent, child] = [
-      { ...parentConfig, tiedEmbeddings },
-      { ...childConfig, tiedEmbeddings },
-    ];
-    const [teacher, student] = [randomParameters(parent, 1), randomParameters(child, 2)];
-    const frozen = Object.fromEntries(Object.entries(teacher.tensors).map(([name, t]) => [parentPrefix + name, t]));
-    const [expected, found] = [new Float32Array(student.layout.size), new Float32Array(student.layout.size).fill(7)];
-    const whole = createStep(runtime, "whole", student, expected, modelDistillationLoss(parent, child, shape));
-    const layered = layeredDistillation(teacherOf(runtime, parent, teacher), child, shape).create(
-      ...([runtime, "layered", student, found] as const),
-    );
-    for (const [number, first] of [true, false].entries()) {
-      const { feeds, weight } = batchOf(number);
-      const one = await whole.run({ ...feeds, ...frozen }, 2 * weight, first);
-      const other = await layered.run(feeds, 2 * weight, first);
-      expect(other.loss).toBeCloseTo(one.loss, 5);
-      expect(other.parts.cosine).toBeCloseTo(one.parts.cosine!, 5);
-      for (const { name, offset, size } of student.layout.places) {
-        const [a, b] = [expected, found].map((all) => all.subarray(offset, offset + size));
-        const scale = Math.max(...a!.map(Math.abs));
-        expect(scale, name).toBeGreaterThan(0);
-        a!.forEach((value, i) => {
-          expect(Math.abs(b![i]! - value), `${name} ${i}`).toBeLessThan(2e-5 * Math.max(scale, 1e-2));
-        });
+  /** Everything that is dear is kept, products alone (8 KiB), nothing. */
+  test.each([
+    [true, 1e9],
+    [true, 8192],
+    [false, 0],
+  ])(
+    "loss and gradients are those of the whole graph (tied: %s, keeping %d bytes)",
+    async (tiedEmbeddings, keepBytes) => {
+      const runtime = await createRuntime({ threads: 1 });
+      const [parent, child] = [
+        { ...parentConfig, tiedEmbeddings },
+        { ...childConfig, tiedEmbeddings },
+      ];
+      const [teacher, student] = [randomParameters(parent, 1), randomParameters(child, 2)];
+      const frozen = Object.fromEntries(Object.entries(teacher.tensors).map(([name, t]) => [parentPrefix + name, t]));
+      const [expected, found] = [new Float32Array(student.layout.size), new Float32Array(student.layout.size).fill(7)];
+      const whole = createStep(runtime, "whole", student, expected, modelDistillationLoss(parent, child, shape));
+      const layered = layeredDistillation(teacherOf(runtime, parent, teacher), child, shape, { keepBytes }).create(
+        ...([runtime, "layered", student, found] as const),
+      );
+      for (const [number, first] of [true, false].entries()) {
+        const { feeds, weight } = batchOf(number);
+        const one = await whole.run({ ...feeds, ...frozen }, 2 * weight, first);
+        const other = await layered.run(feeds, 2 * weight, first);
+        expect(other.loss).toBeCloseTo(one.loss, 5);
+        expect(other.parts.cosine).toBeCloseTo(one.parts.cosine!, 5);
+        for (const { name, offset, size } of student.layout.places) {
+          const [a, b] = [expected, found].map((all) => all.subarray(offset, offset + size));
+          const scale = Math.max(...a!.map(Math.abs));
+          expect(scale, name).toBeGreaterThan(0);
+          a!.forEach((value, i) => {
+            expect(Math.abs(b![i]! - value), `${name} ${i}`).toBeLessThan(2e-5 * Math.max(scale, 1e-2));
+          });
+        }
       }
-    }
-    await runtime.dispose();
-  });
+      await runtime.dispose();
+    },
+  );
 });

@@ -1,13 +1,15 @@
 /**
  * @module The gradient of the distillation loss (losses/distil.ts), half a block at a time. The forward sweep keeps the
- * residual stream before every half and nothing else; the backward sweep computes what is inside a half again
- * (arXiv:1604.06174). So beside weights, gradients and moments, memory holds the streams of parent and child, the inside
- * of one half and the logits of one chunk of positions. What is computed twice is a seventh of the work, parent included.
+ * residual stream before every half, and of what is inside a half as much as `keepBytes` allows: matrix products and
+ * attention, products alone, or nothing. The backward sweep computes the rest again (arXiv:1604.06174). So beside weights,
+ * gradients and moments, memory holds the streams of parent and child, what is kept, the inside of one half and the logits
+ * of one chunk of positions. With nothing kept an eighth of the work is done twice, parent included.
  *
  * The parent is no part of any program: its streams come from whoever runs it, which may read its weights from a file
  * layer by layer.
  */
-import { createGraph, type GraphBuilder, gradients, type Value } from "../graph/index.js";
+import { internal } from "../base/index.js";
+import { createGraph, type Graph, type GraphBuilder, gradients, type Node, type Value } from "../graph/index.js";
 import {
   type BlockConfig,
   blockWeightInputs,
@@ -21,10 +23,11 @@ import {
   rotaryTables,
 } from "../models/index.js";
 import type { Program, Runtime, Tensors } from "../runtime/index.js";
-import { type F32Tensor, f32Tensor } from "../tensor/index.js";
+import { type F32Tensor, f32Tensor, sizeOf } from "../tensor/index.js";
 import { cosineDistance } from "./losses/distil.js";
 import type { BatchShape } from "./losses/model.js";
 import { type Parameters, viewsOf } from "./parameters.js";
+import { type JointGraph, type SplitGraph, splitGraph } from "./split.js";
 import type { BatchResult, StepProgram, StepSource } from "./step.js";
 
 /** The parent, as far as distillation knows it. */
@@ -39,6 +42,14 @@ export interface Teacher {
 /** Positions whose logits exist at one time. */
 const headRows = 256;
 
+/** What may be kept from the forward sweep, the most first. */
+const keeping: readonly (readonly Node["kind"][])[] = [["matmul", "gemm", "attention"], ["matmul", "gemm"], []];
+
+export interface LayeredOptions {
+  /** Bytes of the inside of blocks that wait for the backward sweep. Defaults to 512 MiB. */
+  keepBytes?: number;
+}
+
 const finalNormName = "model.norm.weight";
 const embeddingName = "model.embed_tokens.weight";
 const gradientPrefix = "gradient/";
@@ -49,10 +60,15 @@ const sumPrefix = "sum/";
  * must have as many layers as its parent, and its width; its blocks may differ.
  * Inputs of a batch: `ids` i64 [B, T], `weights` f32 [B * T], as `distillationBatch` gives them.
  */
-export function layeredDistillation(teacher: Teacher, child: ModelConfig, shape: BatchShape): StepSource {
+export function layeredDistillation(
+  teacher: Teacher,
+  child: ModelConfig,
+  shape: BatchShape,
+  { keepBytes = 512 * 2 ** 20 }: LayeredOptions = {},
+): StepSource {
   return {
     create: (runtime, name, parameters, gradientsFlat) =>
-      createLayeredStep({ runtime, name, teacher, child, shape, parameters, gradients: gradientsFlat }),
+      createLayeredStep({ runtime, name, teacher, child, shape, keepBytes, parameters, gradients: gradientsFlat }),
   };
 }
 
@@ -62,6 +78,7 @@ interface Work {
   teacher: Teacher;
   child: ModelConfig;
   shape: BatchShape;
+  keepBytes: number;
   parameters: Parameters;
   gradients: Float32Array;
 }
@@ -83,7 +100,8 @@ function createLayeredStep(work: Work): StepProgram {
   const targets = child.blocks.map(stream);
   const slopes: [F32Tensor, F32Tensor] = [stream(), stream()];
   const views = viewsOf(parameters.layout, work.gradients);
-  const programs = createPrograms(work);
+  const programs = createPrograms(work, halves);
+  const insides = halves.map(({ block }) => tensorsFor(programs.kept(block)));
 
   return {
     async run(feeds, denominator, first) {
@@ -92,7 +110,8 @@ function createLayeredStep(work: Work): StepProgram {
       for (const half of halves) {
         const program = await programs.forward(half.block);
         const weights = weightsOf(child, half, parameters.tensors);
-        await program.run({ x: streams[half.index]!, ...weights }, { y: streams[half.index + 1]! });
+        const into = { y: streams[half.index + 1]!, ...insides[half.index]! };
+        await program.run(only(program, { x: streams[half.index]!, ...weights }), into);
       }
       await teacher.hiddenStates(ids, targets);
 
@@ -104,7 +123,7 @@ function createLayeredStep(work: Work): StepProgram {
         cosine += await addCosine(step, streams[below]!, targets[layer]!);
         while (below > 0 && halves[below - 1]!.layer === layer) {
           below -= 1;
-          await halfBackward(step, halves[below]!, streams[below]!);
+          await halfBackward(step, halves[below]!, streams[below]!, insides[below]!);
         }
       }
       addEmbeddingRows(step, ids);
@@ -196,16 +215,17 @@ async function addCosine(step: Backward, hidden: F32Tensor, target: F32Tensor): 
   return scalarOf(results.cosine!);
 }
 
-async function halfBackward(step: Backward, half: Half, x: F32Tensor): Promise<void> {
+async function halfBackward(step: Backward, half: Half, x: F32Tensor, inside: Tensors): Promise<void> {
   const { child, parameters, views, first, programs, slopes } = step;
   const program = await programs.backward(half.block, !first);
   await program.run(
-    {
+    only(program, {
       x,
       slope: slopes[0],
+      ...inside,
       ...weightsOf(child, half, parameters.tensors),
-      ...(!first && weightsOf(child, half, views, sumPrefix)),
-    },
+      ...weightsOf(child, half, views, sumPrefix),
+    }),
     { dx: slopes[1], ...weightsOf(child, half, views, gradientPrefix) },
   );
   slopes.reverse();
@@ -230,44 +250,28 @@ function addEmbeddingRows({ child, views, first, slopes }: Backward, ids: readon
 type Programs = ReturnType<typeof createPrograms>;
 
 /** One program for each shape of half and what is asked of it, shared by all layers. */
-function createPrograms({ runtime, name, child, teacher, shape }: Work) {
+function createPrograms({ runtime, name, child, teacher, shape, keepBytes }: Work, halves: readonly Half[]) {
   const known = new Map<string, Promise<Program>>();
   const rows = shape.batch * shape.length;
   const hiddenShape = [rows, child.hiddenSize];
-  const compile = (key: string, build: (g: GraphBuilder) => void): Promise<Program> => {
+  const compile = (key: string, build: (g: GraphBuilder) => Graph): Promise<Program> => {
     const found = known.get(key);
     if (found) return found;
     const g = createGraph(`${name}_${key.replaceAll(/\W+/g, "_")}`);
-    build(g);
-    const program = runtime.compile(g);
+    const program = runtime.compile(build(g));
     known.set(key, program);
     return program;
   };
-  const halfOutput = (g: GraphBuilder, block: BlockConfig, x: Value, weights: Record<string, Value>) => {
-    const tables = rotaryTables(child, positionsFrom(0, shape.length));
-    const [cos, sin] = [g.constant(tables.cos), g.constant(tables.sin)];
-    return buildBlock(g, child, block, { ...shape, x, weights, cos, sin }).output;
-  };
+  const kinds = kindsWithin(keepBytes, child, shape, halves);
+  const split = (g: GraphBuilder, block: BlockConfig, adds: boolean) =>
+    splitGraph(buildHalf(g, child, shape, block, adds), kinds);
 
   return {
-    forward: (block: BlockConfig) =>
-      compile(`forward ${JSON.stringify(block)}`, (g) => {
-        const x = g.input("x", hiddenShape);
-        g.output("y", halfOutput(g, block, x, blockWeightInputs(g, child, block)));
-      }),
+    /** What a half's forward program hands to its backward program. */
+    kept: (block: BlockConfig) => split(createGraph("kept"), block, false).kept,
+    forward: (block: BlockConfig) => compile(`forward ${JSON.stringify(block)}`, (g) => split(g, block, false).forward),
     backward: (block: BlockConfig, adds: boolean) =>
-      compile(`backward ${adds} ${JSON.stringify(block)}`, (g) => {
-        const [x, slope] = [g.input("x", hiddenShape), g.input("slope", hiddenShape)];
-        const weights = blockWeightInputs(g, child, block);
-        const y = halfOutput(g, block, x, weights);
-        // The gradient of this sum is what the chain rule hands down when dL/dy is `slope`.
-        const handed = g.sum(g.mul(y, g.stopGradient(slope)));
-        const [dx, ...own] = gradients(g, handed, [x, ...Object.values(weights)]);
-        g.output("dx", dx!);
-        Object.keys(weights).forEach((weight, i) => {
-          outputGradient(g, weight, own[i]!, adds);
-        });
-      }),
+      compile(`backward ${adds} ${JSON.stringify(block)}`, (g) => split(g, block, adds).backward),
     cosine: () =>
       compile("cosine", (g) => {
         const [hidden, target] = [g.input("hidden", hiddenShape), g.input("target", hiddenShape)];
@@ -277,6 +281,7 @@ function createPrograms({ runtime, name, child, teacher, shape }: Work) {
         const cosine = g.scale(distance, 1 / child.blocks.length);
         g.output("cosine", cosine);
         g.output("sum", g.add(slope, gradients(g, cosine, [hidden])[0]!));
+        return g;
       }),
     head: (chunk: number, adds: boolean) =>
       compile(`head ${chunk} ${adds}`, (g) => {
@@ -293,8 +298,58 @@ function createPrograms({ runtime, name, child, teacher, shape }: Work) {
         g.output("slope", slope!);
         outputGradient(g, "norm", dNorm!, adds);
         outputGradient(g, "head", dHead!, adds);
+        return g;
       }),
   };
+}
+
+/** Half a block with the gradients that follow from the slope of its output. */
+function buildHalf(
+  g: GraphBuilder,
+  config: ModelConfig,
+  shape: BatchShape,
+  block: BlockConfig,
+  adds: boolean,
+): JointGraph {
+  const hiddenShape = [shape.batch * shape.length, config.hiddenSize];
+  const x = g.input("x", hiddenShape);
+  const weights = blockWeightInputs(g, config, block);
+  const tables = rotaryTables(config, positionsFrom(0, shape.length));
+  const [cos, sin] = [g.constant(tables.cos), g.constant(tables.sin)];
+  const { output } = buildBlock(g, config, block, { ...shape, x, weights, cos, sin });
+  const forwardNodes = g.nodes.length;
+  // The gradient of this sum is what the chain rule hands down when dL/d output is `slope`.
+  const handed = g.sum(g.mul(output, g.stopGradient(g.input("slope", hiddenShape))));
+  const [dx, ...own] = gradients(g, handed, [x, ...Object.values(weights)]);
+  g.output("dx", dx!);
+  Object.keys(weights).forEach((weight, i) => {
+    outputGradient(g, weight, own[i]!, adds);
+  });
+  return { graph: g, forwardNodes, results: [{ name: "y", value: output }] };
+}
+
+/** The most that stays within `limit` bytes for all halves together. */
+function kindsWithin(limit: number, config: ModelConfig, shape: BatchShape, halves: readonly Half[]) {
+  const joints = new Map<string, JointGraph>();
+  for (const { block } of halves) {
+    const key = JSON.stringify(block);
+    if (!joints.has(key)) joints.set(key, buildHalf(createGraph(key), config, shape, block, false));
+  }
+  const bytesOf = (kinds: (typeof keeping)[number]) =>
+    halves.reduce((sum, { block }) => {
+      const { kept } = splitGraph(joints.get(JSON.stringify(block))!, kinds);
+      return sum + kept.reduce((bytes, { value }) => bytes + 4 * sizeOf(value.shape), 0);
+    }, 0);
+  return keeping.find((kinds) => bytesOf(kinds) <= limit)!;
+}
+
+function tensorsFor(values: SplitGraph["kept"]): Record<string, F32Tensor> {
+  return Object.fromEntries(values.map(({ name, value }) => [name, f32Tensor(value.shape)]));
+}
+
+/** Those that a program takes. */
+function only({ inputs }: Program, tensors: Tensors): Tensors {
+  return Object.fromEntries(inputs.map(({ name }) => [name, tensors[name] ?? internal(`no ${name}`)]));
 }
 
 function outputGradient(g: GraphBuilder, name: string, own: Value, adds: boolean): void {

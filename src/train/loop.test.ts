@@ -1,3 +1,4 @@
+import { existsSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -120,6 +121,50 @@ describe("train", () => {
     const resumed = randomParameters(config, 3);
     await train({ ...optionsFor(runtime, resumed), checkpoint: { path, every: 4 } });
     expect(resumed.flat).toEqual(whole.flat);
+    await runtime.dispose();
+  });
+
+  test("steps counted from their time: the timing leaves nothing behind", async () => {
+    const runtime = await createRuntime();
+    const [whole, timed] = [randomParameters(config, 2), randomParameters(config, 2)];
+    const expected = await train(optionsFor(runtime, whole));
+    let [time, measured] = [0, 0];
+    const { losses } = await train({
+      ...optionsFor(runtime, timed),
+      clock: () => {
+        time += 100;
+        return time;
+      },
+      steps: (secondsPerStep) => {
+        measured = secondsPerStep;
+        return expected.losses.length;
+      },
+    });
+    expect(measured).toBe(0.1);
+    expect(losses).toEqual(expected.losses);
+    expect(timed.flat).toEqual(whole.flat);
+    await runtime.dispose();
+  });
+
+  test("checkpoints are spaced by what they cost, where no step count is given", async () => {
+    const runtime = await createRuntime();
+    const path = join(temporaryDirectory(), "state");
+    let time = 0;
+    const written: number[] = [];
+    await train({
+      ...optionsFor(runtime, randomParameters(config, 2)),
+      checkpoint: { path },
+      clock: () => time,
+      afterStep: async (step) => {
+        time += 8000;
+        if (existsSync(path)) {
+          written.push(step);
+          rmSync(path);
+        }
+      },
+    });
+    // 15 s are over after the second step, the file is seen after the next one.
+    expect(written).toEqual([3, 5, 7, 9, 11]);
     await runtime.dispose();
   });
 
