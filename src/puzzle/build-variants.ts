@@ -15,10 +15,10 @@ import type { Runtime } from "../runtime/index.js";
 import { f32Tensor } from "../tensor/index.js";
 import { hasIndex, type LibraryEntry, writeIndex, writeVariant } from "./block-library.js";
 import { kvHeadsOf, type LayerStatistics, readStatistics } from "./calibrate.js";
-import { type ChannelRanking, rankByElimination, rankByScore } from "./channel-order.js";
+import { type ChannelRanking, rankByScore } from "./channel-order.js";
 import { createMatrixKernels, type MatrixKernels } from "./moments.js";
 import { readSubBlock } from "./parts.js";
-import { asF32, defaultRidge, type Moments, normalisedError, refitTowards, selectInputs } from "./refit.js";
+import { asF32, defaultRidge, type Moments, selectInputs, wideInputs } from "./refit.js";
 import { type AttentionVariant, type FfnVariant, layerSpace, type Space } from "./space.js";
 import {
   channelContribution,
@@ -92,7 +92,7 @@ async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels,
   const statistics = await readStatistics(request.statistics, layer);
   const entries: LibraryEntry[] = [];
   const add = async (part: "attention" | "ffn", id: string, start: Start) => {
-    const { weights, ...errors } = finish(start, request);
+    const { weights, ...errors } = await finish(start, kernels, request);
     await writeVariant(directory, layer, { part, id }, weights);
     entries.push({ part, id, ...errors });
   };
@@ -112,13 +112,17 @@ async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels,
   await writeIndex(directory, { layer, ...channels, variants: entries });
 }
 
-function finish(start: Start, { refit = true, ridge = defaultRidge }: BuildVariantsOptions) {
+async function finish(
+  start: Start,
+  kernels: MatrixKernels,
+  { refit = true, ridge = defaultRidge }: BuildVariantsOptions,
+) {
   const { weights, fitted, moments } = start;
   const before = requireWeight(weights, fitted);
-  const startError = normalisedError(before, moments);
+  const startError = await kernels.errorOf(before, moments);
   if (!refit) return { weights, startError };
-  const after = refitTowards(before, moments, { ridge });
-  return { weights: withWeight(weights, fitted, after), startError, refitError: normalisedError(after, moments) };
+  const after = await kernels.refit(before, moments, ridge);
+  return { weights: withWeight(weights, fitted, after), startError, refitError: await kernels.errorOf(after, moments) };
 }
 
 async function startAttention(source: LayerSource, { config }: AttentionVariant): Promise<Start> {
@@ -175,13 +179,14 @@ async function rankChannels(source: LayerSource): Promise<RankedChannels> {
   const [m, n] = down.shape as [number, number];
   const gram = found(statistics.hidden, layer);
   const columns = transposed(down); // [I, H]
-  const product = await kernels.multiply(f32Tensor([n, n], Float32Array.from(gram)), columns);
-  const cross = Float64Array.from(asF32(product));
+  const exact = f32Tensor([n, n], gram instanceof Float32Array ? gram : Float32Array.from(gram));
+  const product = asF32(await kernels.multiply(exact, columns));
+  const cross = n < wideInputs ? new Float64Array(product) : product;
   let targetSquares = 0;
   for (let i = 0; i < cross.length; i++) targetSquares += cross[i]! * columns.data[i]!;
   const order =
     ranking === "elimination"
-      ? rankByElimination(gram, columns.data, { n, m, ridge })
+      ? await kernels.rank(gram, columns.data, { n, m, ridge })
       : rankByScore(channelContribution(found(statistics.channels, layer), down));
   return { order, moments: { gram, cross, targetSquares, n, m } };
 }

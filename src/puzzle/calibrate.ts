@@ -11,7 +11,7 @@ import { type F32Tensor, f32Tensor, type HostTensor } from "../tensor/index.js";
 import { type CaptureRequest, captureEmbedding, captureLayer, dropCapture } from "./capture.js";
 import { createMatrixKernels, type GramSums, type MatrixKernels } from "./moments.js";
 import { type Rows, readSubBlock, runHalf, runTapped, tapped } from "./parts.js";
-import { asF32, type Moments } from "./refit.js";
+import { asF32, type Moments, type Sums, wideInputs } from "./refit.js";
 import { type LayerSpace, layerSpace, type Space } from "./space.js";
 import { layerName, readTensors, writeTensors } from "./tensor-files.js";
 import { mergeKvHeads, names } from "./variants.js";
@@ -26,7 +26,7 @@ export interface LayerStatistics {
   /** Mean |x| of each input of `down_proj`, [I]. */
   channels?: Float64Array;
   /** Sum of x x^T over the inputs of `down_proj`, [I, I]. */
-  hidden?: Float64Array;
+  hidden?: Sums;
   /** Normed input of attention against what attention adds. */
   attention?: Moments;
   /** Normed input of the feed-forward against what it adds. */
@@ -147,7 +147,7 @@ function addToRows(x: F32Tensor, bias: Float32Array): F32Tensor {
 
 function addGram(tensors: Map<string, HostTensor>, { gram, absolute, rows }: GramSums): void {
   const n = absolute.length;
-  tensors.set("hidden.gram", f32Tensor([n, n], Float32Array.from(gram)));
+  tensors.set("hidden.gram", f32Tensor([n, n], narrow(gram)));
   tensors.set(
     "hidden.meanAbsolute",
     f32Tensor(
@@ -159,20 +159,27 @@ function addGram(tensors: Map<string, HostTensor>, { gram, absolute, rows }: Gra
 
 function addMoments(tensors: Map<string, HostTensor>, name: string, moments: Moments): void {
   const { gram, cross, targetSquares, n, m } = moments;
-  tensors.set(`${name}.gram`, f32Tensor([n, n], Float32Array.from(gram)));
-  tensors.set(`${name}.cross`, f32Tensor([n, m], Float32Array.from(cross)));
+  tensors.set(`${name}.gram`, f32Tensor([n, n], narrow(gram)));
+  tensors.set(`${name}.cross`, f32Tensor([n, m], narrow(cross)));
   tensors.set(`${name}.squares`, f32Tensor([1], [targetSquares]));
+}
+
+function narrow(sums: Sums): Float32Array {
+  return sums instanceof Float32Array ? sums : Float32Array.from(sums);
 }
 
 /** Reads back what `calibrate` left for one layer. */
 export async function readStatistics(directory: string, layer: number): Promise<LayerStatistics> {
   const tensors = await readTensors(statisticsPath(directory, layer));
-  const wide = (name: string) => Float64Array.from(asF32(tensors.get(name) ?? internal(`statistics without ${name}`)));
+  const wide = (name: string) => new Float64Array(asF32(tensors.get(name) ?? internal(`statistics without ${name}`)));
+  /** Sums over `inputs` inputs, as they are taken. */
+  const sums = (name: string, inputs: number): Sums =>
+    inputs < wideInputs ? wide(name) : asF32(tensors.get(name) ?? internal(`statistics without ${name}`));
   const moments = (name: string): Moments => {
     const [n, m] = tensors.get(`${name}.cross`)!.shape as [number, number];
     return {
-      gram: wide(`${name}.gram`),
-      cross: wide(`${name}.cross`),
+      gram: sums(`${name}.gram`, n),
+      cross: sums(`${name}.cross`, n),
       targetSquares: wide(`${name}.squares`)[0]!,
       n,
       m,
@@ -182,7 +189,7 @@ export async function readStatistics(directory: string, layer: number): Promise<
   return {
     ...(tensors.has("hidden.gram") && {
       channels: wide("hidden.meanAbsolute"),
-      hidden: wide("hidden.gram"),
+      hidden: sums("hidden.gram", tensors.get("hidden.meanAbsolute")!.shape[0]!),
     }),
     ...(tensors.has("attention.gram") && { attention: moments("attention") }),
     ...(tensors.has("ffn.gram") && { ffn: moments("ffn") }),

@@ -1,8 +1,17 @@
-import { expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createRuntime, type Runtime } from "../runtime/index.js";
 import { f32Tensor } from "../tensor/index.js";
 import { rankByElimination, rankByScore } from "./channel-order.js";
+import { rankByPools } from "./channel-pools.js";
+import { createProducts } from "./products.js";
 import { type Moments, normalisedError, refitTowards, selectInputs } from "./refit.js";
 import { randomMatrix } from "./testing.js";
+
+let runtime: Runtime;
+beforeAll(async () => {
+  runtime = await createRuntime();
+});
+afterAll(() => runtime.dispose());
 
 test("scores fall, ties keep their order", () => {
   expect([...rankByScore([1, 3, 3, 2])]).toEqual([1, 2, 3, 0]);
@@ -38,6 +47,29 @@ test("the first loss is the one that a refit of all others makes up for best", (
     return normalisedError(refitTowards(f32Tensor([m, n - 1]), chosen, { ridge: 1e-9 }), chosen);
   });
   expect(order[n - 1]).toBe(errors.indexOf(Math.min(...errors)));
+});
+
+test("eliminated by blocks, nearly the same channels are kept, and are worth as much", async () => {
+  const [n, m, rows] = [700, 24, 900];
+  const product = createProducts(runtime);
+  // Channels in groups that can stand in for each other in part.
+  const source = randomMatrix("source", [rows, 160]);
+  const mixed = (await product(source, randomMatrix("mix", [160, n]))).data;
+  const own = randomMatrix("own", [rows, n]).data;
+  const x = f32Tensor(
+    [rows, n],
+    mixed.map((value, i) => (value + own[i]!) * (1 + ((i * 7) % n) / n)),
+  );
+  const gram = (await product(x, x, { transposeA: true })).data;
+  const weights = randomMatrix("down", [n, m]).data;
+  const exact = rankByElimination(gram, weights, { n, m, ridge: 1e-2 });
+  const blocked = await rankByPools(product, gram, weights, { n, m, ridge: 1e-2, losses: 32 });
+  expect([...blocked].sort((a, b) => a - b)).toEqual(Array.from({ length: n }, (_, i) => i));
+  for (const width of [600, 350, 175, 70]) {
+    const kept = new Set(exact.subarray(0, width));
+    const shared = blocked.subarray(0, width).filter((channel) => kept.has(channel)).length;
+    expect(shared / width).toBeGreaterThan(0.95);
+  }
 });
 
 /** Moments of y = x W. */

@@ -11,7 +11,7 @@
  * channels still there and w_i the refitted output weights; both are brought up to date after each loss. The sum of
  * these costs is what `refitTowards` is then left with.
  *
- * Departures: none.
+ * Departures: from a width of 2048 on the elimination goes by blocks, see `channel-pools.ts`.
  */
 import { solveRidge } from "../tensor/index.js";
 
@@ -23,7 +23,7 @@ export function rankByScore(scores: ArrayLike<number>): Int32Array {
 }
 
 /** What the elimination works on; rows move as channels are lost, so that those still there stay in front. */
-interface Elimination {
+export interface Elimination {
   /** Inverse Hessian, [n, n]; the first `alive` rows and columns count. */
   inverse: Float64Array;
   /** Refitted output weights, [n, m]. */
@@ -42,7 +42,7 @@ interface Elimination {
  * @param ridge lambda as a share of the mean diagonal of the Gram matrix
  */
 export function rankByElimination(
-  gram: Float64Array,
+  gram: Float64Array | Float32Array,
   weights: ArrayLike<number>,
   { n, m, ridge }: { n: number; m: number; ridge: number },
 ): Int32Array {
@@ -50,14 +50,19 @@ export function rankByElimination(
   for (let i = 0; i < n; i++) diagonal += gram[i * n + i]! / n;
   // Channels that are silent on all the text have nothing to tell them apart.
   if (diagonal === 0) return rankByScore(new Float64Array(n));
-  const inverse = solveRidge(gram, identity(n), { n, m: n, ridge: ridge * diagonal });
+  const wide = gram instanceof Float64Array ? gram : new Float64Array(gram);
+  const inverse = solveRidge(wide, identity(n), { n, m: n, ridge: ridge * diagonal });
   const channels = Int32Array.from({ length: n }, (_, i) => i);
-  const state: Elimination = { inverse, weights: Float64Array.from(weights), channels, n, m };
-  for (let alive = n; alive > 1; alive--) {
+  return eliminateAll({ inverse, weights: Float64Array.from(weights), channels, n, m });
+}
+
+/** Loses one channel after the other; what remains is the order. Uses the state up. */
+export function eliminateAll(state: Elimination): Int32Array {
+  for (let alive = state.n; alive > 1; alive--) {
     swapChannels(state, cheapestChannel(state, alive), alive - 1, alive);
     loseLast(state, alive - 1);
   }
-  return channels;
+  return state.channels;
 }
 
 function identity(n: number): Float64Array {

@@ -1,11 +1,16 @@
 /**
  * @module Sums of calibration rows. ONNX Runtime multiplies one batch in f32; batches are added in float64, so that the
- * sums do not drift with the number of tokens.
+ * sums do not drift with the number of tokens. Sums over 2048 inputs and more are f32, where a batch of thousands of
+ * tokens adds one rounding, and are made some rows at a time.
  */
 import { createGraph } from "../graph/index.js";
 import type { Program, Runtime } from "../runtime/index.js";
-import { type F32Tensor, f32Tensor } from "../tensor/index.js";
-import { emptyMoments, type Moments } from "./refit.js";
+import { type F32Tensor, f32Tensor, type HostTensor } from "../tensor/index.js";
+import { rankByElimination } from "./channel-order.js";
+import { rankByPools } from "./channel-pools.js";
+import { columnsOf, createProducts, type Product } from "./products.js";
+import { emptyMoments, emptySums, type Moments, type Sums, wideInputs } from "./refit.js";
+import { errorOf, refit } from "./refit-wide.js";
 import type { Multiply } from "./variants.js";
 
 /** Sums over rows that arrive batch by batch. */
@@ -20,6 +25,12 @@ export interface MomentSums {
 /** Matrix work of the closed forms on one runtime; programs are compiled once for each shape. */
 export interface MatrixKernels {
   multiply: Multiply;
+  /** `refitTowards` of any width. */
+  refit(start: HostTensor, moments: Moments, ridge: number): Promise<F32Tensor>;
+  /** `normalisedError` of any width. */
+  errorOf(weight: HostTensor, moments: Moments): Promise<number>;
+  /** `rankByElimination`, by blocks where the channels are many. */
+  rank(gram: Sums, weights: Float32Array, size: { n: number; m: number; ridge: number }): Promise<Int32Array>;
   /** Sums with wanted outputs. */
   moments(n: number, m: number): MomentSums;
   /** Sums of the inputs alone. */
@@ -29,7 +40,7 @@ export interface MatrixKernels {
 
 export interface GramSums {
   /** Sum of x x^T, [n, n]. */
-  readonly gram: Float64Array;
+  readonly gram: Sums;
   readonly absolute: Float64Array;
   rows: number;
   add(inputs: F32Tensor): Promise<void>;
@@ -44,18 +55,17 @@ export function createMatrixKernels(runtime: Runtime): MatrixKernels {
   };
   const momentProgram = (rows: number, n: number, m: number) =>
     program(`moments ${rows} ${n} ${m}`, () => compileMoments(runtime, rows, n, m));
+  const product = createProducts(runtime);
   return {
-    async multiply(a, b) {
-      const [p, q, r] = [a.shape[0]!, a.shape[1]!, b.shape[1]!];
-      const { product } = await (await program(`multiply ${p} ${q} ${r}`, () => compileMultiply(runtime, p, q, r))).run(
-        {
-          a,
-          b,
-        },
-      );
-      return f32Tensor([p, r], product!.data as Float32Array);
+    multiply: (a, b) => product(a, b),
+    refit: (start, moments, ridge) => refit(product, start, moments, { ridge }),
+    errorOf: (weight, moments) => errorOf(product, weight, moments),
+    async rank(gram, weights, size) {
+      if (size.n >= wideInputs) return rankByPools(product, gram, weights, size);
+      return rankByElimination(gram, weights, size);
     },
     moments(n, m) {
+      if (n >= wideInputs) return wideMoments(product, n, m);
       const sums = { moments: emptyMoments(n, m), absolute: new Float64Array(n) };
       return {
         ...sums,
@@ -70,6 +80,7 @@ export function createMatrixKernels(runtime: Runtime): MatrixKernels {
       };
     },
     gram(n) {
+      if (n >= wideInputs) return wideGram(product, n);
       const sums: GramSums = {
         gram: new Float64Array(n * n),
         absolute: new Float64Array(n),
@@ -89,14 +100,64 @@ export function createMatrixKernels(runtime: Runtime): MatrixKernels {
   };
 }
 
-function accumulate(sums: Float64Array, batch: Float32Array): void {
+function accumulate(sums: Sums, batch: Float32Array): void {
   for (let i = 0; i < sums.length; i++) sums[i]! += batch[i]!;
 }
 
-function compileMultiply(runtime: Runtime, p: number, q: number, r: number): Promise<Program> {
-  const g = createGraph("multiply");
-  g.output("product", g.matmul(g.input("a", [p, q]), g.input("b", [q, r])));
-  return runtime.compile(g);
+/** Rows of a wide sum that are made at once. */
+const stripe = 512;
+
+/** sums [n, k] += inputs^T outputs, some rows of them at a time. */
+async function addProduct(product: Product, sums: Sums, inputs: F32Tensor, outputs: F32Tensor): Promise<void> {
+  const n = inputs.shape[1]!;
+  const k = outputs.shape[1]!;
+  const into = new Float32Array(Math.min(stripe, n) * k);
+  for (let from = 0; from < n; from += stripe) {
+    const count = Math.min(stripe, n - from);
+    const part = into.subarray(0, count * k);
+    await product(columnsOf(inputs, from, count), outputs, { transposeA: true, into: part });
+    accumulate(sums.subarray(from * k, (from + count) * k), part);
+  }
+}
+
+function wideGram(product: Product, n: number): GramSums {
+  const sums: GramSums = {
+    gram: emptySums(n, n * n),
+    absolute: new Float64Array(n),
+    rows: 0,
+    async add(inputs) {
+      await addProduct(product, sums.gram, inputs, inputs);
+      addAbsolute(sums.absolute, inputs.data);
+      sums.rows += inputs.shape[0]!;
+    },
+  };
+  return sums;
+}
+
+function wideMoments(product: Product, n: number, m: number): MomentSums {
+  const moments = emptyMoments(n, m);
+  const absolute = new Float64Array(n);
+  return {
+    moments,
+    absolute,
+    async add(inputs, after, before) {
+      const wanted = f32Tensor(
+        after.shape,
+        after.data.map((value, i) => value - before.data[i]!),
+      );
+      await addProduct(product, moments.gram, inputs, inputs);
+      await addProduct(product, moments.cross, inputs, wanted);
+      addAbsolute(absolute, inputs.data);
+      for (const value of wanted.data) moments.targetSquares += value * value;
+    },
+  };
+}
+
+function addAbsolute(sums: Float64Array, values: Float32Array): void {
+  for (let i = 0, column = 0; i < values.length; i++) {
+    sums[column]! += Math.abs(values[i]!);
+    if (++column === sums.length) column = 0;
+  }
 }
 
 function compileGram(runtime: Runtime, rows: number, n: number): Promise<Program> {

@@ -20,7 +20,7 @@ import { type BatchedText, captureEmbedding, captureLayer, dropCapture, openCapt
 import { childFile, childLayerPath } from "./child.js";
 import { createMatrixKernels, type MatrixKernels } from "./moments.js";
 import { type HalfBlock, runHalf, runTapped, tapped } from "./parts.js";
-import { asF32, defaultRidge, type Moments, refitTowards } from "./refit.js";
+import { asF32, defaultRidge, type Moments } from "./refit.js";
 import { attentionId, ffnId } from "./space.js";
 import { writeTensors } from "./tensor-files.js";
 import { names, requireWeight, type SubBlock, withWeight } from "./variants.js";
@@ -133,7 +133,7 @@ async function refitLayer(walk: Walk, layer: number, start: ChildLayer): Promise
 
 /** Runs the parent's block over the text; on the way, fits the child's attention where that is asked for. */
 async function moveParent(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
-  const { engine, kernels, attention: wanted = "all", ridge = defaultRidge } = walk;
+  const { engine, kernels, attention: wanted = "all" } = walk;
   const { attention, ffn } = child.block;
   const isLast = ffn.kind === "none";
   const isNeeded = attention.kind === "linear" || isLast;
@@ -156,12 +156,12 @@ async function moveParent(walk: Walk, layer: number, child: ChildLayer): Promise
   } finally {
     await childRows.close();
   }
-  return fit && sums ? refitHalf(child.attention, fit, sums.moments, ridge) : child.attention;
+  return fit && sums ? refitHalf(walk, child.attention, fit, sums.moments) : child.attention;
 }
 
 /** The child's feed-forward, fitted so that its block ends where the parent's does. */
 async function fitFfn(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
-  const { engine, kernels, text, ridge = defaultRidge } = walk;
+  const { engine, kernels, text } = walk;
   const { config } = engine;
   const fit = lastMatrix(config, ffnHalf(child));
   if (!fit) return child.ffn;
@@ -179,7 +179,7 @@ async function fitFfn(walk: Walk, layer: number, child: ChildLayer): Promise<Sub
     await before.close();
     await wanted.close();
   }
-  return refitHalf(child.ffn, fit, sums.moments, ridge);
+  return refitHalf(walk, child.ffn, fit, sums.moments);
 }
 
 function attentionHalf({ block, attention }: ChildLayer): HalfBlock {
@@ -229,6 +229,11 @@ function withBias(x: F32Tensor, half: SubBlock, name: string | undefined): F32Te
   );
 }
 
-function refitHalf(half: SubBlock, { weight }: LastMatrix, moments: Moments, ridge: number): SubBlock {
-  return withWeight(half, weight, refitTowards(requireWeight(half, weight), moments, { ridge }));
+async function refitHalf(
+  { kernels, ridge = defaultRidge }: Walk,
+  half: SubBlock,
+  { weight }: LastMatrix,
+  moments: Moments,
+): Promise<SubBlock> {
+  return withWeight(half, weight, await kernels.refit(requireWeight(half, weight), moments, ridge));
 }

@@ -11,12 +11,18 @@
 import { EspalierError, internal } from "../base/index.js";
 import { type F32Tensor, f32Tensor, type HostTensor, solveRidge } from "../tensor/index.js";
 
+/** Numbers of a large sum: float64, or f32 from a width of {@link wideInputs} on. */
+export type Sums = Float64Array | Float32Array;
+
+/** Inputs from which on sums are f32 and are solved and multiplied in ONNX Runtime: see `refit-wide.ts`. */
+export const wideInputs = 2048;
+
 /** Sums over calibration rows x [n] (inputs) and y [m] (wanted outputs). */
 export interface Moments {
   /** Sum of x x^T, [n, n]. */
-  gram: Float64Array;
+  gram: Sums;
   /** Sum of x y^T, [n, m]. */
-  cross: Float64Array;
+  cross: Sums;
   /** Sum of |y|^2. */
   targetSquares: number;
   /** Inputs. */
@@ -33,7 +39,12 @@ export interface RefitOptions {
 export const defaultRidge = 1e-2;
 
 export function emptyMoments(n: number, m: number): Moments {
-  return { gram: new Float64Array(n * n), cross: new Float64Array(n * m), targetSquares: 0, n, m };
+  return { gram: emptySums(n, n * n), cross: emptySums(n, n * m), targetSquares: 0, n, m };
+}
+
+/** Zeros for `size` sums over `inputs` inputs. */
+export function emptySums(inputs: number, size: number): Sums {
+  return inputs < wideInputs ? new Float64Array(size) : new Float32Array(size);
 }
 
 /** The refitted matrix [m, n], pulled towards `start` [m, n]. Inputs that are all zero leave `start` as it is. */
@@ -46,20 +57,25 @@ export function refitTowards(
   const weights = asF32(start);
   if (weights.length !== n * m) internal(`refit of [${start.shape}] with moments of ${n} inputs and ${m} outputs`);
   const diagonal = meanDiagonal(moments);
-  if (!Number.isFinite(diagonal)) throw notFinite();
   if (diagonal === 0) return f32Tensor([m, n], Float32Array.from(weights));
   const lambda = ridge * diagonal;
-  const right = Float64Array.from(moments.cross);
+  const right = new Float64Array(moments.cross);
   for (let i = 0; i < n; i++) for (let o = 0; o < m; o++) right[i * m + o]! += lambda * weights[o * n + i]!;
-  const solved = solveRidge(moments.gram, right, { n, m, ridge: lambda });
+  const solved = solveRidge(wide(moments.gram), right, { n, m, ridge: lambda });
   const fitted = new Float32Array(m * n);
   for (let i = 0; i < n; i++) for (let o = 0; o < m; o++) fitted[o * n + i] = solved[i * m + o]!;
   return f32Tensor([m, n], fitted);
 }
 
-function meanDiagonal({ gram, n }: Moments): number {
+function wide(sums: Sums): Float64Array {
+  return sums instanceof Float64Array ? sums : new Float64Array(sums);
+}
+
+/** Mean square of an input, summed over rows. @throws EspalierError when it is not finite */
+export function meanDiagonal({ gram, n }: Pick<Moments, "gram" | "n">): number {
   let sum = 0;
   for (let i = 0; i < n; i++) sum += gram[i * n + i]!;
+  if (!Number.isFinite(sum)) throw notFinite();
   return sum / n;
 }
 
@@ -76,8 +92,8 @@ function notFinite(): EspalierError {
 export function selectInputs(moments: Moments, kept: ArrayLike<number>): Moments {
   const { n, m } = moments;
   const size = kept.length;
-  const gram = new Float64Array(size * size);
-  const cross = new Float64Array(size * m);
+  const gram = emptySums(size, size * size);
+  const cross = emptySums(size, size * m);
   for (let i = 0; i < size; i++) {
     const row = kept[i]! * n;
     for (let j = 0; j < size; j++) gram[i * size + j] = moments.gram[row + kept[j]!]!;
