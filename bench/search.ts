@@ -1,14 +1,15 @@
 /**
  * @module How good the blocks of a library are, and what they cost: slices, closed form, and block distillation at
- * several token counts from both, measured as replace-one-block KL summed over all variants of all layers. Shows where
- * gradient descent starts to pay.
+ * several token counts from both, measured as replace-one-block KL summed over the variants of all layers (six layers of
+ * the larger model). Shows where gradient descent starts to pay: N, the seconds that block distillation takes to the
+ * closed form's KL.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ignoreEvents, mean } from "../src/base/index.js";
 import { repositoryPath, sharedPath } from "../src/base/testing.js";
-import { bundledTextPath, createSequences, readDocuments } from "../src/data/index.js";
+import { bundledTextPath, createSequences, readDocuments, sliceSequences } from "../src/data/index.js";
 import { createEngine, type Engine } from "../src/engine/index.js";
 import { type Model, openModel } from "../src/models/index.js";
 import {
@@ -16,28 +17,71 @@ import {
   type BuildVariantsOptions,
   buildSpace,
   buildVariants,
+  type ChannelRanking,
   calibrate,
   capture,
   distilBlocks,
   openBlockLibrary,
   readScores,
   type Space,
+  type SpaceOptions,
   scoreBlocks,
 } from "../src/puzzle/index.js";
 import { createRuntime, type Runtime } from "../src/runtime/index.js";
 import { loadTokenizer } from "../src/tokenizer/index.js";
 import type { Bench } from "./main.js";
 
-const models: readonly { name: string; path: string | undefined }[] = [
-  { name: "stories260K", path: repositoryPath("models/stories260K") },
-  { name: "tinystories-656K", path: sharedPath("models/tinystories-656K") },
+/** A model and how much of it, and of text, is measured. */
+interface Case {
+  name: string;
+  path: string | undefined;
+  text: string | undefined;
+  /** Layers whose variants are made. Defaults to all. */
+  layers?: readonly number[];
+  space: SpaceOptions;
+  calibrationTokens: number;
+  scoringTokens: number;
+  /** Positions of a sequence that are compared. Defaults to all. */
+  positions?: number;
+  /** Tokens of block distillation for each variant. */
+  counts: readonly number[];
+  learningRate: number;
+  /** Starts of block distillation. */
+  distilled: readonly string[];
+  rankings: readonly ChannelRanking[];
+}
+
+const stories = {
+  text: bundledTextPath("train"),
+  space: {},
+  calibrationTokens: 24_576,
+  scoringTokens: 4_096,
+  counts: [16_384, 65_536, 262_144],
+  learningRate: 3e-3,
+  distilled: ["sliced by contribution", "closed form"],
+  rankings: ["contribution", "elimination"],
+} as const;
+
+const cases: readonly Case[] = [
+  { name: "stories260K", path: repositoryPath("models/stories260K"), ...stories },
+  { name: "tinystories-656K", path: sharedPath("models/tinystories-656K"), ...stories },
+  {
+    name: "smollm2-135m-instruct",
+    path: sharedPath("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    text: sharedPath("data/wikitext2/wiki.train_5k.raw.gz"),
+    layers: [0, 6, 12, 18, 24, 29],
+    space: { ffnFractions: [1, 0.5, 0.25], none: false },
+    calibrationTokens: 8_192,
+    scoringTokens: 1_024,
+    positions: 64,
+    counts: [2_048, 8_192, 32_768],
+    learningRate: 1e-3,
+    distilled: ["sliced by contribution"],
+    rankings: ["contribution"],
+  },
 ];
 
 const length = 256;
-const calibrationTokens = 24_576;
-const scoringTokens = 4_096;
-const defaultCounts = [16_384, 65_536, 262_144];
-const learningRate = 3e-3;
 const quiet = { onEvent: ignoreEvents, signal: new AbortController().signal };
 
 /** One way to make the blocks. */
@@ -52,13 +96,16 @@ interface Row {
   kl: { total: number; ffnWidths: number; ffnLinear: number; kvHeads: number; attentionLinear: number };
 }
 
+/** Arguments: names of models (default: all) and numbers of tokens (default: the model's own). */
 export const search: Bench = async ({ json, args }) => {
   const say = (text: string) => process.stderr.write(`${text}\n`);
-  const counts = args.length > 0 ? args.map(Number) : defaultCounts;
+  const counts = args.map(Number).filter((count) => count > 0);
+  const names = args.filter((word) => !(Number(word) > 0));
   const rows: Row[] = [];
-  for (const { name, path } of models) {
-    if (path === undefined) say(`${name}: not found beside this checkout, left out`);
-    else rows.push(...(await measureModel(name, path, counts, say)));
+  for (const one of cases.filter(({ name }) => names.length === 0 || names.some((word) => name.startsWith(word)))) {
+    const { name, path, text } = one;
+    if (path === undefined || text === undefined) say(`${name}: not found beside this checkout, left out`);
+    else rows.push(...(await measureModel({ ...one, ...(counts.length > 0 && { counts }) }, path, text, say)));
   }
   process.stdout.write(json ? `${JSON.stringify(rows, null, 2)}\n` : render(rows));
 };
@@ -72,10 +119,13 @@ interface Bed {
   calibration: BatchedText;
   scoring: BatchedText;
   training: BatchedText;
+  layers: readonly number[];
+  positions?: number;
 }
 
-async function measureModel(name: string, path: string, counts: number[], say: (text: string) => void): Promise<Row[]> {
-  const bed = await createBed(path, Math.max(...counts));
+async function measureModel(one: Case, path: string, text: string, say: (text: string) => void): Promise<Row[]> {
+  const { name, counts, learningRate } = one;
+  const bed = await createBed(one, path, text);
   const { runtime, parent, engine, space, root, calibration } = bed;
   const rows: Row[] = [];
   const add = async (method: string, tokens: number, seconds: number, library: string) => {
@@ -89,13 +139,12 @@ async function measureModel(name: string, path: string, counts: number[], say: (
     calibrate({ ...quiet, runtime, engine, space, text: calibration, directory: statistics }),
   );
   await capture({ ...quiet, engine, text: bed.scoring, directory: join(root, "scoring") });
-  const capturing = await timed(() =>
-    capture({ ...quiet, engine, text: bed.training, directory: join(root, "training") }),
-  );
   const starts: [method: string, options: BuildVariantsOptions][] = [
-    ["sliced by contribution", { refit: false, ranking: "contribution" }],
-    ["sliced by elimination", { refit: false }],
-    ["closed form", {}],
+    ...one.rankings.map((ranking): [string, BuildVariantsOptions] => [
+      `sliced by ${ranking}`,
+      { refit: false, ranking },
+    ]),
+    ["closed form", { ranking: one.rankings.at(-1)! }],
   ];
   for (const [method, options] of starts) {
     const directory = join(root, method.replaceAll(" ", "-"));
@@ -103,25 +152,19 @@ async function measureModel(name: string, path: string, counts: number[], say: (
       buildVariants({ ...quiet, ...options, runtime, parent, space, statistics, directory }),
     );
     await add(method, 0, calibrating + building, directory);
-    if (method === "sliced by elimination") continue;
-    for (const tokens of counts) {
+    for (const tokens of one.distilled.includes(method) ? counts : []) {
       const trained = `${directory}-${tokens}`;
       const library = openBlockLibrary(directory, parent);
-      const captured = join(root, "training");
-      const training = await timed(() =>
-        distilBlocks({
-          ...quiet,
-          runtime,
-          engine,
-          library,
-          text: bed.training,
-          captured,
-          directory: trained,
-          tokens,
-          learningRate,
-        }),
-      );
-      await add(`${method}, then distilled`, tokens, calibrating + building + capturing + training, trained);
+      const captured = join(root, `training-${tokens}`);
+      const some = Math.min(bed.training.sequences.count, Math.ceil(tokens / length));
+      const training = { ...bed.training, sequences: sliceSequences(bed.training.sequences, 0, some) };
+      const seconds = await timed(async () => {
+        await capture({ ...quiet, engine, text: training, directory: captured });
+        const request = { ...quiet, runtime, engine, library, text: training, captured, directory: trained };
+        await distilBlocks({ ...request, tokens, learningRate });
+      });
+      await rm(captured, { recursive: true });
+      await add(`${method}, then distilled`, tokens, calibrating + building + seconds, trained);
     }
   }
   await parent.close();
@@ -130,39 +173,55 @@ async function measureModel(name: string, path: string, counts: number[], say: (
   return rows;
 }
 
-async function createBed(path: string, trainingTokens: number): Promise<Bed> {
+async function createBed(one: Case, path: string, text: string): Promise<Bed> {
   const runtime = await createRuntime();
   const parent = await openModel(path);
   const tokenizer = loadTokenizer(parent.sidecars.tokenizer!);
-  const documents = await readDocuments(bundledTextPath("train"));
-  const sequences = createSequences(tokenizer, documents, { length });
+  const wanted = [one.calibrationTokens, one.scoringTokens, Math.max(...one.counts)].map((tokens) => tokens / length);
+  const maxCount = wanted.reduce((sum, count) => sum + Math.ceil(count), 0);
+  const sequences = createSequences(tokenizer, await readDocuments(text), { length, maxCount });
+  const layers = one.layers ?? parent.config.blocks.map((_, layer) => layer);
   let used = 0;
   const take = (tokens: number): BatchedText => {
-    const count = Math.min(Math.round(tokens / length), sequences.count - used);
-    const ids = sequences.ids.slice(used * length, (used + count) * length);
-    used += count;
-    return { sequences: { ...sequences, count, ids }, batch: 8 };
+    const part = sliceSequences(sequences, used, used + Math.round(tokens / length));
+    used += part.count;
+    return { sequences: part, batch: 8 };
   };
   return {
     runtime,
     parent,
     engine: createEngine(runtime, parent),
-    space: buildSpace(parent.config),
+    space: onlyLayers(buildSpace(parent.config, one.space), layers),
+    layers,
     root: await mkdtemp(join(tmpdir(), "espalier-bench-")),
-    calibration: take(calibrationTokens),
-    scoring: take(scoringTokens),
-    training: take(trainingTokens),
+    calibration: take(one.calibrationTokens),
+    scoring: take(one.scoringTokens),
+    training: take(Math.max(...one.counts)),
+    ...(one.positions !== undefined && { positions: one.positions }),
+  };
+}
+
+/** Other layers keep their own blocks. */
+function onlyLayers(space: Space, wanted: readonly number[]): Space {
+  return {
+    ...space,
+    layers: space.layers.map((entry) =>
+      wanted.includes(entry.layer)
+        ? entry
+        : { ...entry, attention: entry.attention.slice(0, 1), ffn: entry.ffn.slice(0, 1) },
+    ),
   };
 }
 
 /** Scores every variant alone beside the parent's other half. */
-async function sumKl({ parent, engine, space, root, scoring }: Bed, libraryPath: string): Promise<Row["kl"]> {
+async function sumKl(bed: Bed, libraryPath: string): Promise<Row["kl"]> {
+  const { parent, engine, space, root, scoring, layers, positions } = bed;
   const directory = await mkdtemp(join(root, "scores-"));
   const library = openBlockLibrary(libraryPath, parent);
-  const captured = join(root, "scoring");
-  await scoreBlocks({ ...quiet, engine, space, library, text: scoring, captured, directory, joint: false });
+  const request = { ...quiet, engine, space, library, text: scoring, captured: join(root, "scoring"), directory };
+  await scoreBlocks({ ...request, joint: false, layers, ...(positions !== undefined && { positions }) });
   const kl = { total: 0, ffnWidths: 0, ffnLinear: 0, kvHeads: 0, attentionLinear: 0 };
-  for (const { layer, attention, ffn } of space.layers) {
+  for (const { layer, attention, ffn } of space.layers.filter((entry) => layers.includes(entry.layer))) {
     const scores = (await readScores(directory, layer)).kl;
     const sum = (ids: string[]) => ids.reduce((total, id) => total + mean(scores[id]!), 0);
     const [ownAttention, ownFfn] = [attention[0]!, ffn[0]!];
@@ -206,15 +265,29 @@ function render(rows: readonly Row[]): string {
     .join("\n");
 }
 
-/** Fewest tokens at which gradient descent beats the closed form: from slices, and on top of it. */
+/** Where block distillation reaches the closed form: seconds from slices, and whether it pays on top of it. */
 function payingPoint(name: string, rows: readonly Row[]): string {
   const own = rows.filter(({ model }) => model === name);
   const closed = own.find(({ method }) => method === "closed form")!;
-  const first = (start: string) =>
-    own.find(({ method, kl }) => method === `${start}, then distilled` && kl.total < closed.kl.total);
-  const say = (row: Row | undefined) =>
-    row
-      ? `from ${row.tokens} tokens a variant (${(row.seconds / closed.seconds).toFixed(0)}x the time)`
-      : "at none of these counts";
-  return `distilled slices beat the closed form ${say(first("sliced by contribution"))}; distilling the closed form pays ${say(first("closed form"))}`;
+  const sliced = own.filter(({ method }) => method.startsWith("sliced by contribution"));
+  const n = secondsTo(closed.kl.total, sliced);
+  const longest = sliced.at(-1)!.seconds;
+  const ratio = (n ?? longest) / closed.seconds;
+  const said = `${n === undefined ? "more than " : ""}${(n ?? longest).toFixed(0)} s`;
+  const better = own.find(({ method, kl }) => method === "closed form, then distilled" && kl.total < closed.kl.total);
+  return [
+    `closed form: KL ${closed.kl.total.toFixed(3)} in ${closed.seconds.toFixed(1)} s`,
+    `N, the seconds in which block distillation from slices reaches it: ${said}, ${n === undefined ? "more than " : ""}${ratio.toFixed(1)} times as long`,
+    ...(better ? [`distilling the closed form pays from ${better.tokens} tokens a variant`] : []),
+  ].join("\n");
+}
+
+/** Seconds at which a curve of KL against seconds comes down to a value, between its points in straight lines. */
+function secondsTo(kl: number, curve: readonly Row[]): number | undefined {
+  const at = curve.findIndex((row) => row.kl.total <= kl);
+  if (at < 0) return undefined;
+  const [before, after] = [curve[at - 1], curve[at]!];
+  if (!before) return after.seconds;
+  const share = (before.kl.total - kl) / (before.kl.total - after.kl.total);
+  return before.seconds + share * (after.seconds - before.seconds);
 }

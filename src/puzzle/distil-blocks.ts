@@ -72,6 +72,7 @@ export async function distilBlocks(request: DistilBlocksRequest): Promise<void> 
 async function distilLayer(request: DistilBlocksRequest, layer: number): Promise<void> {
   const { engine, library, text, captured, directory } = request;
   const { channels, variants } = await library.index(layer);
+  if (variants.length === 0) return writeIndex(directory, { layer, ...(channels && { channels }), variants });
   const middlePath = join(directory, `middle-${layer}.f32`);
   await captureMiddle({ engine, layer, text, directory: captured }, middlePath);
   const before = await openCapture(engine, text, captured, layer);

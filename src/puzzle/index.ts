@@ -4,6 +4,7 @@ export { type BlockLibrary, type LayerIndex, type LibraryEntry, openBlockLibrary
 export { type BuildVariantsOptions, type BuildVariantsRequest, buildVariants } from "./build-variants.js";
 export { type CalibrateRequest, calibrate } from "./calibrate.js";
 export { type BatchedText, type CaptureRequest, capture } from "./capture.js";
+export type { ChannelRanking } from "./channel-order.js";
 export { childConfig, openChild } from "./child.js";
 export type { Corrections, MeasuredChoice } from "./corrections.js";
 export { type DistilBlocksOptions, type DistilBlocksRequest, distilBlocks } from "./distil-blocks.js";
