@@ -1,6 +1,8 @@
 export { type Batch, type Batches, type BatchOptions, createBatches } from "./batches.js";
+export { isConversationFile, readConversations } from "./conversations.js";
 export {
   type BundledText,
+  bundledChatPath,
   bundledTextPath,
   END_OF_TEXT,
   readDocuments,
@@ -13,6 +15,7 @@ export type { Conversation, Message, PreferencePair, Scorer } from "./types.js";
 export {
   createSequences,
   documentMark,
+  interleaveSequences,
   type Packing,
   type PartRequest,
   type Sequences,

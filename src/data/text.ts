@@ -99,6 +99,11 @@ export function bundledTextPath(part: BundledText): string {
   return fileURLToPath(new URL(`../../data/tinystories/${part}.txt.gz`, import.meta.url));
 }
 
+/** Path of the conversations that come with the package: grade-school maths, `valid` set aside for measuring. */
+export function bundledChatPath(part: BundledText): string {
+  return fileURLToPath(new URL(`../../data/chat/${part}.jsonl.gz`, import.meta.url));
+}
+
 function isGzip(bytes: Uint8Array): boolean {
   return bytes[0] === 0x1f && bytes[1] === 0x8b;
 }

@@ -19,6 +19,8 @@ export interface Sequences {
   documents: number;
   /** Documents shorter than a sequence that were left out (`document` packing only). */
   skipped: number;
+  /** Of each sequence, the kind of text it is from; absent where all are of one. */
+  kinds?: string[];
 }
 
 export type Packing =
@@ -36,20 +38,22 @@ export interface WindowOptions {
   maxCount?: number;
   /** Name of the part, for messages. Defaults to `text`. */
   name?: string;
+  /** Documents are rendered conversations: special tokens in them count as such, and they bring their own seams. */
+  chat?: boolean;
 }
 
 /** Tokenises documents in their order; each begins with its mark (see `documentMark`). */
 export function createSequences(
   tokenizer: Tokenizer,
   documents: readonly string[],
-  { length, packing = "packed", maxCount = Number.POSITIVE_INFINITY, name = "text" }: WindowOptions,
+  { length, packing = "packed", maxCount = Number.POSITIVE_INFINITY, name = "text", chat = false }: WindowOptions,
 ): Sequences {
   checkLength(length);
   const rows: number[] = [];
   let [used, skipped, count] = [0, 0, 0];
   for (const document of documents) {
     if (count >= maxCount) break;
-    const ids = encodeDocument(tokenizer, document);
+    const ids = encodeDocument(tokenizer, document, chat);
     used++;
     if (packing === "packed") append(rows, ids, ids.length);
     else if (ids.length >= length) append(rows, ids, length);
@@ -60,7 +64,8 @@ export function createSequences(
   return { name, length, count, ids: Int32Array.from(rows.slice(0, count * length)), documents: used, skipped };
 }
 
-function encodeDocument(tokenizer: Tokenizer, document: string): number[] {
+function encodeDocument(tokenizer: Tokenizer, document: string, chat: boolean): number[] {
+  if (chat) return tokenizer.encode(document, { addSpecial: false, parseSpecial: true });
   const ids = tokenizer.encode(document, { addSpecial: false, parseSpecial: false });
   const mark = documentMark(tokenizer);
   return mark === undefined ? ids : [mark, ...ids];
@@ -88,9 +93,33 @@ export function sequenceAt({ ids, length, count, name }: Sequences, index: numbe
 
 /** The sequences from `start` to before `end`, sharing memory. */
 export function sliceSequences(sequences: Sequences, start: number, end: number): Sequences {
-  const { ids, length } = sequences;
+  const { ids, length, kinds } = sequences;
   const count = Math.max(0, Math.min(end, sequences.count) - start);
-  return { ...sequences, count, ids: ids.subarray(start * length, (start + count) * length) };
+  const part = { ...sequences, count, ids: ids.subarray(start * length, (start + count) * length) };
+  return kinds ? { ...part, kinds: kinds.slice(start, start + count) } : part;
+}
+
+/** Sequences of several kinds in turns, so that any stretch of them has all; what one kind has more of comes last. */
+export function interleaveSequences(sources: readonly { kind: string; sequences: Sequences }[]): Sequences {
+  const { name, length } = sources[0]!.sequences;
+  const most = Math.max(...sources.map(({ sequences }) => sequences.count));
+  const order = Array.from({ length: most }, (_, i) =>
+    sources.filter(({ sequences }) => i < sequences.count).map((source) => ({ ...source, i })),
+  ).flat();
+  const ids = new Int32Array(order.length * length);
+  order.forEach(({ sequences, i }, at) => {
+    ids.set(sequenceAt(sequences, i), at * length);
+  });
+  const sum = (field: "documents" | "skipped") => sources.reduce((total, { sequences }) => total + sequences[field], 0);
+  return {
+    name,
+    length,
+    count: order.length,
+    ids,
+    documents: sum("documents"),
+    skipped: sum("skipped"),
+    kinds: order.map(({ kind }) => kind),
+  };
 }
 
 export interface PartRequest<Name extends string> {
@@ -109,6 +138,8 @@ export interface SplitTextOptions {
   packing?: Packing;
   /** Where the text came from, for messages. Defaults to `text`. */
   where?: string;
+  /** See `WindowOptions`. Defaults to false. */
+  chat?: boolean;
 }
 
 /**
@@ -121,7 +152,7 @@ export function splitText<Name extends string>(
   tokenizer: Tokenizer,
   documents: readonly string[],
   parts: readonly PartRequest<Name>[],
-  { length, seed, packing = "packed", where = "text" }: SplitTextOptions,
+  { length, seed, packing = "packed", where = "text", chat = false }: SplitTextOptions,
 ): Record<Name, Sequences> {
   const order = createRng(seed).shuffle(documents);
   const result = new Map<Name, Sequences>();
@@ -129,10 +160,16 @@ export function splitText<Name extends string>(
   const counted = parts.filter(({ sequences }) => sequences !== "rest");
   for (const part of [...counted, ...parts.filter(({ sequences }) => sequences === "rest")]) {
     const maxCount = part.sequences === "rest" ? Number.POSITIVE_INFINITY : part.sequences;
-    const sequences = createSequences(tokenizer, order.slice(from), { length, packing, maxCount, name: part.name });
+    const sequences = createSequences(tokenizer, order.slice(from), {
+      length,
+      packing,
+      maxCount,
+      chat,
+      name: part.name,
+    });
     from += sequences.documents;
     const least = part.least ?? (part.sequences === "rest" ? 1 : part.sequences);
-    if (sequences.count < least) throw tooShort(tokenizer, documents, parts, { length, seed, packing, where });
+    if (sequences.count < least) throw tooShort(tokenizer, documents, parts, { length, seed, packing, where, chat });
     result.set(part.name, sequences);
   }
   return Object.fromEntries(result) as Record<Name, Sequences>;
@@ -142,9 +179,9 @@ function tooShort(
   tokenizer: Tokenizer,
   documents: readonly string[],
   parts: readonly PartRequest<string>[],
-  { length, packing, where }: Required<SplitTextOptions>,
+  { length, packing, where, chat }: Required<SplitTextOptions>,
 ): EspalierError {
-  const found = documents.reduce((sum, document) => sum + encodeDocument(tokenizer, document).length, 0);
+  const found = documents.reduce((sum, document) => sum + encodeDocument(tokenizer, document, chat).length, 0);
   const wanted = parts.map(({ name, sequences, least }) => ({
     name,
     count: least ?? (sequences === "rest" ? 1 : sequences),

@@ -1,6 +1,7 @@
 export { type BlockInputs, buildAttention, buildFfn, type HeadsQkv, type WeightValues } from "./blocks/index.js";
 export { type CanonicalModel, canonicalise } from "./canonical.js";
 export { type CardFacts, renderModelCard } from "./card.js";
+export { chatTemplateOf } from "./chat.js";
 export * from "./config.js";
 export { buildEmbedding, buildFinalNorm, buildHead, type HeadWeights, headWeightName } from "./heads.js";
 export {

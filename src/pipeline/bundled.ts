@@ -21,8 +21,8 @@ export async function locateInputs(recipe: Recipe): Promise<Recipe> {
     parent: await locate(recipe.parent),
     text: {
       ...recipe.text,
-      ...(train !== undefined && { train: await locate(train) }),
-      ...(evaluate !== undefined && { evaluate: await locate(evaluate) }),
+      ...(train && { train: await Promise.all(train.map(locate)) }),
+      ...(evaluate && { evaluate: await Promise.all(evaluate.map(locate)) }),
     },
   };
 }

@@ -1,13 +1,21 @@
 import { formatCount } from "../base/index.js";
 import { type BlockConfig, type ModelConfig, modelParameters, renderModelCard } from "../models/index.js";
 import type { RunContext } from "./context.js";
+import type { ChildPlan } from "./pricing.js";
 import type { Child } from "./run.js";
 import type { Evaluation } from "./stages/evaluate.js";
 import type { Prepared } from "./stages/prepare.js";
 import { packageVersion } from "./version.js";
 
+export interface CardSource {
+  prepared: Prepared;
+  parent: Evaluation;
+  child: Child;
+  plan: ChildPlan;
+}
+
 /** The child's model card: what was changed, from what, measured how. */
-export function cardOf(context: RunContext, prepared: Prepared, parent: Evaluation, child: Child): string {
+export function cardOf(context: RunContext, { prepared, parent, child, plan }: CardSource): string {
   const { recipe, parent: model } = context;
   const config: ModelConfig = { ...model.config, blocks: child.candidate.blocks };
   const { legal, licence, name } = model.sidecars;
@@ -17,7 +25,7 @@ export function cardOf(context: RunContext, prepared: Prepared, parent: Evaluati
     config,
     ...(licence !== undefined && { licence }),
     legalFiles: legal.map((file) => file.name),
-    changes: changesOf(context, child),
+    changes: changesOf(context, child, plan),
     measured: {
       columns: ["", "parameters", "perplexity", "KL from the parent, nats a token (95 % interval)"],
       rows: [
@@ -39,16 +47,16 @@ export function cardOf(context: RunContext, prepared: Prepared, parent: Evaluati
   });
 }
 
-function changesOf({ recipe, parent }: RunContext, { candidate, distilled }: Child): string[] {
+function changesOf({ parent }: RunContext, { candidate, distilled }: Child, { text }: ChildPlan): string[] {
   const changed = candidate.blocks.filter(
     (block, i) => JSON.stringify(block) !== JSON.stringify(parent.config.blocks[i]),
   );
   return [
-    `Blocks replaced by smaller variants in ${changed.length} of ${candidate.blocks.length} layers, chosen by an exact search (mixed-integer program) over replace-one-block KL scores.`,
+    `Blocks replaced by smaller variants in ${changed.length} of ${candidate.blocks.length} layers, chosen under the budget ${text} by an exact search (mixed-integer program) over replace-one-block KL scores.`,
     "Every layer refitted in closed form, in sequence, on the child's own inputs.",
     ...(distilled
       ? [
-          `Distilled from the parent on ${formatCount(recipe.distil.tokens)} tokens: hidden-state cosine and KL, no language-modelling loss.`,
+          `Distilled from the parent on ${formatCount(distilled.curve.steps * distilled.curve.tokensPerStep)} tokens: hidden-state cosine and KL, no language-modelling loss.`,
         ]
       : []),
   ];

@@ -1,13 +1,13 @@
 import { join } from "node:path";
 import { digestJson, EspalierError, hashFile, ignoreEvents, type OnEvent } from "../base/index.js";
 import { createEngine, type Engine } from "../engine/index.js";
-import { type Model, modelParameters, openModel } from "../models/index.js";
-import { type LinearCost, memoryCost, modelMemory, parameterCost } from "../plan/index.js";
+import { createLlamaCpp, type LlamaCpp } from "../llamacpp/index.js";
+import { type Model, openModel } from "../models/index.js";
 import { buildSpace, type Space } from "../puzzle/index.js";
 import { createRuntime, type Runtime } from "../runtime/index.js";
 import { loadTokenizer, type Tokenizer } from "../tokenizer/index.js";
-import { type CostName, resolveBudgets } from "./budget.js";
-import { budgetsOf, type Recipe } from "./recipe.js";
+import type { Prices } from "./pricing.js";
+import type { Recipe } from "./recipe.js";
 import { listFiles, openStore, type Store } from "./store.js";
 
 export interface RunOptions {
@@ -22,8 +22,10 @@ export interface RunOptions {
   signal?: AbortSignal;
 }
 
-/** What every stage of a run shares. */
-export interface RunContext {
+/** What every stage of a run shares, once blocks have their prices. */
+export type RunContext = BaseContext & Prices;
+
+export interface BaseContext {
   recipe: Recipe;
   store: Store;
   onEvent: OnEvent;
@@ -35,15 +37,11 @@ export interface RunContext {
   engine: Engine;
   tokenizer: Tokenizer;
   space: Space;
-  costs: Record<CostName, LinearCost>;
-  /** The parent's totals of each cost. */
-  parentCosts: Record<CostName, number>;
-  /** Upper bounds in the costs' own units. */
-  budgets: Record<string, number>;
+  llama: LlamaCpp;
   close(): Promise<void>;
 }
 
-export async function createContext(recipe: Recipe, options: RunOptions): Promise<RunContext> {
+export async function createContext(recipe: Recipe, options: RunOptions): Promise<BaseContext> {
   const parent = await openModel(recipe.parent);
   try {
     return await contextOf(parent, recipe, options);
@@ -53,7 +51,7 @@ export async function createContext(recipe: Recipe, options: RunOptions): Promis
   }
 }
 
-async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Promise<RunContext> {
+async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Promise<BaseContext> {
   const { store = ".espalier", device = "cpu", threads } = options;
   const { onEvent = ignoreEvents, signal = new AbortController().signal } = options;
   for (const message of parent.notices) onEvent({ event: "notice", level: "info", message });
@@ -63,9 +61,7 @@ async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Pr
     maxSessions: 24,
     ...(threads !== undefined && { threads }),
   });
-  const { config } = parent;
-  const { batch, context } = recipe;
-  const parentCosts = { params: modelParameters(config), memory: modelMemory(config, { batch, context }).total };
+  const llama = createLlamaCpp(threads === undefined ? {} : { threads });
   return {
     recipe,
     store: freeingStore(openStore(store), runtime),
@@ -76,11 +72,10 @@ async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Pr
     parentDigest: await digestModel(recipe.parent),
     engine: createEngine(runtime, parent),
     tokenizer: loadTokenizer(parent.sidecars.tokenizer, recipe.parent),
-    space: buildSpace(config, { targets: recipe.targets, ffnFractions: [1, ...recipe.variants.ffn] }),
-    costs: { params: parameterCost(config), memory: memoryCost(config, { batch, context }) },
-    parentCosts,
-    budgets: resolveBudgets(budgetsOf(recipe), parentCosts),
+    space: buildSpace(parent.config, { targets: recipe.targets, ffnFractions: [1, ...recipe.variants.ffn] }),
+    llama,
     async close() {
+      await llama.dispose();
       await runtime.dispose();
       await parent.close();
     },

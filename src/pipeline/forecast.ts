@@ -8,48 +8,59 @@ import {
   reachOf,
 } from "../plan/index.js";
 import { blockChoices, scoresJointly } from "../puzzle/index.js";
-import { type CostName, costNames } from "./budget.js";
 import { createContext, type RunContext, type RunOptions } from "./context.js";
+import { showCost } from "./costs-shown.js";
+import { priceKnown } from "./pricing.js";
 import type { Recipe } from "./recipe.js";
 
 /** What a run will take, and which budgets can be reached. */
 export interface Outlook extends Forecast {
   /** For each cost: the parent's total and the least that any choice of blocks reaches. */
-  reach: Record<CostName, Reach>;
-  /** The budgets asked for, in the costs' own units, and whether each can be reached alone. */
-  budgets: { cost: string; bound: number; reachable: boolean }[];
+  reach: Record<string, Reach>;
+  /** The bounds asked for, in the costs' own units, and whether each can be reached alone. */
+  budgets: { child: string; cost: string; bound: number; reachable: boolean; shown: string }[];
+  /** Speeds that are bounded and not measured yet: nothing can be said of them without measuring. */
+  unmeasured: string[];
   gflops: number;
 }
 
 /** Says what a recipe will take, without running it: shapes, token counts, and a block of the parent timed for a moment. */
 export async function forecast(recipe: Recipe, options: RunOptions = {}): Promise<Outlook> {
-  const context = await createContext(recipe, options);
+  const base = await createContext(recipe, options);
   try {
-    const { parent, space, costs, budgets } = context;
+    const { unmeasured, ...prices } = await priceKnown(base);
+    const context = { ...base, ...prices };
+    const { parent, space, costs, children } = context;
     const choices = space.layers.map(blockChoices);
     const reach = Object.fromEntries(
-      costNames.map((name) => [name, reachOf(costs[name], parent.config.blocks, choices)]),
-    ) as Record<CostName, Reach>;
+      Object.entries(costs).map(([name, cost]) => [name, reachOf(cost, parent.config.blocks, choices)]),
+    );
     const work = workOf(context, choices);
     const machine = await measureMachine(context.runtime, parent.config, work);
     const prediction = forecastReshape(parent.config, work, machine);
     return {
       ...prediction,
       reach,
-      budgets: Object.entries(budgets).map(([cost, bound]) => ({
-        cost,
-        bound,
-        reachable: bound >= reach[cost as CostName].least,
-      })),
+      budgets: children.flatMap(({ name: child, bounds }) =>
+        Object.entries(bounds).map(([cost, bound]) => ({
+          child,
+          cost,
+          bound,
+          reachable: bound >= reach[cost]!.least,
+          shown: showCost(context, cost, bound),
+        })),
+      ),
+      unmeasured,
       gflops: machine.gflops,
     };
   } finally {
-    await context.close();
+    await base.close();
   }
 }
 
 function workOf(context: RunContext, choices: ReturnType<typeof blockChoices>[]): ReshapeWork {
-  const { recipe, space, budgets, parentCosts } = context;
+  const { recipe, space, children } = context;
+  const baselines = recipe.baselines.reduce((sum, kind) => sum + (kind === "random" ? 3 : 1), 0);
   const scoredIn = ({ attention, ffn }: (typeof space.layers)[number]) =>
     scoresJointly(space) ? attention.length * ffn.length : attention.length + ffn.length - 1;
   return {
@@ -63,15 +74,31 @@ function workOf(context: RunContext, choices: ReturnType<typeof blockChoices>[])
     scoreTokens: recipe.score.tokens,
     distilTokens: recipe.distil.tokens,
     distilBatch: recipe.distil.batch,
-    children: 1 + recipe.baselines.reduce((sum, kind) => sum + (kind === "random" ? 3 : 1), 0),
-    share: Math.min(1, ...Object.entries(budgets).map(([cost, bound]) => bound / parentCosts[cost as CostName])),
+    children: children.length * (1 + baselines),
+    distilled: children.length * (1 + distilledBaselines(recipe, baselines)),
+    share: shareOf(context),
     evaluateTokens: recipe.evaluate.tokens,
   };
 }
 
-export function renderForecast({ stages, seconds, memoryBytes, diskBytes, reach, budgets, gflops }: Outlook): string {
+/** Of the largest child, as its sizes say; speeds say little about parameters. */
+function shareOf({ children, parentCosts }: RunContext): number {
+  const shares = children.map(({ bounds }) =>
+    Math.min(1, ...["params", "memory"].flatMap((name) => (bounds[name] ? [bounds[name] / parentCosts[name]!] : []))),
+  );
+  return Math.max(...shares);
+}
+
+function distilledBaselines({ distil }: Recipe, baselines: number): number {
+  if (distil.baselines === "none") return 0;
+  return distil.baselines === "best" ? Math.min(1, baselines) : baselines;
+}
+
+export function renderForecast(outlook: Outlook): string {
+  const { stages, seconds, memoryBytes, diskBytes, reach, budgets, unmeasured, gflops } = outlook;
   const amount = (cost: string, value: number) => (cost === "memory" ? formatBytes(value) : formatCount(value));
-  const share = (cost: string, value: number) => `${((100 * value) / reach[cost as CostName].parent).toFixed(1)} %`;
+  const share = (cost: string, value: number) => `${((100 * value) / reach[cost]!.parent).toFixed(1)} %`;
+  const sizes = Object.entries(reach).filter(([cost]) => cost === "params" || cost === "memory");
   return [
     `time    about ${formatSeconds(seconds)} at ${gflops.toFixed(0)} GFLOP/s (right within a factor of two)`,
     ...stages
@@ -81,13 +108,17 @@ export function renderForecast({ stages, seconds, memoryBytes, diskBytes, reach,
     `disk    about ${formatBytes(diskBytes)}`,
     "",
     "budgets that can be reached:",
-    ...Object.entries(reach).map(
+    ...sizes.map(
       ([cost, { parent, least }]) =>
         `  ${cost.padEnd(7)} from ${amount(cost, least)} (${share(cost, least)}) to ${amount(cost, parent)}, the parent's`,
     ),
     ...budgets.map(
-      ({ cost, bound, reachable }) =>
-        `  asked: ${cost} ${amount(cost, bound)} (${share(cost, bound)}): ${reachable ? "can be reached" : "out of reach"}`,
+      ({ child, shown, reachable }) => `  asked: ${child}, ${shown}: ${reachable ? "can be reached" : "out of reach"}`,
     ),
+    ...(unmeasured.length > 0
+      ? [
+          `  ${unmeasured.join(", ")}: not known before blocks are measured in llama.cpp (espalier measure, a few minutes)`,
+        ]
+      : []),
   ].join("\n");
 }

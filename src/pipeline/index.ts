@@ -1,6 +1,7 @@
 export { type Budget, type CostName, costNames, parseBudget, resolveBudgets } from "./budget.js";
 export { locate, locateInputs } from "./bundled.js";
 export { type CheckedExport, type CheckedExportOptions, exportChecked } from "./checked-export.js";
+export { type DistilBound, parseDistill } from "./distil-box.js";
 export { forecast, renderForecast } from "./forecast.js";
 export { checkRecipe, parseRecipe, type Recipe, type RecipeInput, readRecipe, recipeJsonSchema } from "./recipe.js";
 export { type ReshapeOptions, type ReshapeOutcome, reshape } from "./reshape.js";

@@ -1,38 +1,43 @@
-import { EspalierError, formatBytes } from "../base/index.js";
+import { EspalierError } from "../base/index.js";
+import type { BlockConfig } from "../models/index.js";
 import { reachOf } from "../plan/index.js";
 import { blockChoices } from "../puzzle/index.js";
-import { type CostName, costNames } from "./budget.js";
 import type { RunContext } from "./context.js";
+import { showCost } from "./costs-shown.js";
+
+type Priced = Pick<RunContext, "recipe" | "parent" | "space" | "costs" | "parentCosts" | "children">;
 
 /**
- * Refuses a budget that no choice of blocks meets before anything is computed. Budgets that can be met one by one but not
- * together are found by the search.
+ * Refuses bounds that no choice of blocks meets before anything is computed, and, unless the recipe allows it, those that
+ * only a child without some whole layers meets. Bounds that can be met one by one but not together are found by the search.
  */
-export function checkReach({
-  parent,
-  space,
-  costs,
-  budgets,
-  parentCosts,
-}: Pick<RunContext, "parent" | "space" | "costs" | "budgets" | "parentCosts">): void {
-  const choices = space.layers.map(blockChoices);
-  const unmet = costNames.flatMap((name) => {
-    const [bound, { least }] = [budgets[name], reachOf(costs[name], parent.config.blocks, choices)];
-    return bound === undefined || least <= bound ? [] : [{ name, bound, least }];
-  });
+export function checkReach(context: Priced): void {
+  const choices = context.space.layers.map(blockChoices);
+  checkLeast(context, choices, "a budget that some choice of blocks meets", "the nearest that can be met: ");
+  if (context.recipe.dropLayers) return;
+  const kept = choices.map((blocks) => blocks.filter((block) => !isNothing(block)));
+  const expected = "a budget that can be met without leaving whole layers out";
+  checkLeast(context, kept, expected, "allow it with --drop-layers, or ask for what keeps every layer: ");
+}
+
+function checkLeast(context: Priced, choices: readonly BlockConfig[][], expected: string, fix: string): void {
+  const { costs, parent, children } = context;
+  const unmet = children.flatMap(({ bounds }) =>
+    Object.entries(bounds).flatMap(([name, bound]) => {
+      const { least } = reachOf(costs[name]!, parent.config.blocks, choices);
+      return least <= bound ? [] : [{ name, bound, least }];
+    }),
+  );
   if (unmet.length === 0) return;
   throw new EspalierError({
     where: "--budget",
-    expected: "a budget that some choice of blocks meets",
-    found: unmet.map(({ name, bound }) => shown(name, bound, parentCosts)).join(" and "),
-    fix: `the nearest that can be met: ${unmet.map(({ name, least }) => shown(name, least, parentCosts)).join(" and ")}`,
+    expected,
+    found: unmet.map(({ name, bound }) => showCost(context, name, bound)).join(" and "),
+    fix: fix + unmet.map(({ name, least }) => showCost(context, name, least)).join(" and "),
     exitCode: 2,
   });
 }
 
-/** The share is rounded up, so that it can be asked for as it stands. */
-function shown(name: CostName, value: number, parent: Record<CostName, number>): string {
-  const share = Math.ceil((1000 * value) / parent[name] - 1e-6) / 10;
-  const amount = name === "memory" ? formatBytes(value) : Math.ceil(value).toLocaleString("en-US");
-  return `${name} ${amount} (${share.toFixed(1)} % of the parent)`;
+function isNothing({ attention, ffn }: BlockConfig): boolean {
+  return attention.kind === "none" && ffn.kind === "none";
 }

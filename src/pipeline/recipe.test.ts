@@ -2,8 +2,9 @@ import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { repositoryPath } from "../base/testing.js";
 import { parseBudget, resolveBudgets } from "./budget.js";
-import { parseRecipe, recipeJsonSchema } from "./recipe.js";
+import { childrenOf, parseRecipe, recipeJsonSchema } from "./recipe.js";
 
+const use = { input: 512, output: 128, batch: 1 };
 const minimal = { kind: "reshape", parent: "m", out: "o", budget: { params: "60%" } };
 
 describe("recipe", () => {
@@ -48,6 +49,50 @@ describe("recipe", () => {
   });
 });
 
+describe("children", () => {
+  const read = (fields: object) =>
+    parseRecipe(JSON.stringify({ kind: "reshape", parent: "m", out: "o", ...fields }), "r");
+
+  test("one called child, or those that are named, with what holds for all", () => {
+    expect(childrenOf(read({ budget: { params: "60%" } }))).toEqual([
+      { name: "child", budgets: [{ cost: "params", share: 0.6 }], text: "params 60%" },
+    ]);
+    const children = { small: { params: "50%" }, fast: { "latency@chat": ["2s", "80%"] } };
+    const scenarios = { chat: { input: 100, output: 20 } };
+    expect(childrenOf(read({ budget: { memory: "1GB~3%" }, children, scenarios }))).toEqual([
+      {
+        name: "small",
+        budgets: [
+          { cost: "memory", absolute: 1e9, margin: 0.03 },
+          { cost: "params", share: 0.5 },
+        ],
+        text: "memory 1GB~3%, params 50%",
+      },
+      {
+        name: "fast",
+        budgets: [
+          { cost: "memory", absolute: 1e9, margin: 0.03 },
+          { cost: "latency", seconds: 2, scenario: "chat" },
+          { cost: "latency", timesParent: 0.8, scenario: "chat" },
+        ],
+        text: "memory 1GB~3%, latency@chat 2s, latency@chat 80%",
+      },
+    ]);
+  });
+
+  test.each([
+    [{}, "budget: name a budget, or children with theirs"],
+    [{ children: {} }, "children: name at least one child"],
+    [{ children: { parent: { params: "50%" } } }, "a name that the table's own rows have"],
+    [{ children: { "../x": { params: "50%" } } }, "children.../x: a name has letters"],
+    [{ budget: { "latency@chat": "2s" } }, 'no scenario "chat"; there are: none'],
+    [{ children: { a: { "decode@x": "2x" } }, scenarios: { y: {} } }, 'no scenario "x"; there are: y'],
+    [{ budget: { "params@chat": "50%" } }, "only for prefill, decode, throughput, latency"],
+    [{ budget: { params: "50%~90%" } }, "a margin of more than 0 % and less than 50 %"],
+    [{ budget: { decode: "0.5x" } }, "tokens a second, or at least 1x of the parent's"],
+  ])("%j: %s", (fields, message) => expect(messageOf(() => read(fields))).toContain(message));
+});
+
 describe("budget", () => {
   test.each([
     ["params=80%", { cost: "params", share: 0.8 }],
@@ -71,11 +116,17 @@ describe("budget", () => {
   ])("refuses %s", (text) => expect(() => parseBudget(text)).toThrow(/--budget: expected/));
 
   test("the tightest of several bounds on one cost holds", () => {
-    const bounds = resolveBudgets(["params=50%", "params=400", "memory=10KiB"].map(parseBudget), {
-      params: 1000,
-      memory: 0,
-    });
+    const parent = { params: 1000, memory: 0 };
+    const bounds = resolveBudgets(["params=50%", "params=400", "memory=10KiB"].map(parseBudget), parent, () => use);
     expect(bounds).toEqual({ params: 400, memory: 10240 });
+  });
+
+  test("speeds become seconds, with their margin, by scenario", () => {
+    const parent = { decode: 0.02, prefill: 2, "latency@chat": 8 };
+    const texts = ["decode=1.25x", "decode=40tok/s~5%", "prefill=512", "latency@chat=50%~10%"];
+    const bounds = resolveBudgets(texts.map(parseBudget), parent, () => use);
+    // 1 / 40 s and a twentieth more is longer than 0.02 / 1.25 s, so the latter holds.
+    expect(bounds).toEqual({ decode: 0.016, prefill: 1, "latency@chat": expect.closeTo(4.4, 12) });
   });
 });
 

@@ -1,12 +1,14 @@
-import { meanInterval, pairedInterval } from "../base/index.js";
+/** @module Everything that a child's report and table show, from what the run found out. */
+import { type Interval, meanInterval, pairedInterval } from "../base/index.js";
 import { modelParameters } from "../models/index.js";
 import { totalCost } from "../plan/index.js";
 import type { ComputePoint, LossCurve, ReportData, ReportModel } from "../puzzle/index.js";
-import { spaceSizeLog10 } from "../puzzle/index.js";
+import { meanByKind, spaceSizeLog10 } from "../puzzle/index.js";
 import { libraryVersion } from "../runtime/index.js";
 import type { RunContext } from "./context.js";
 import type { StageRecord } from "./recording.js";
-import type { Child, Run } from "./run.js";
+import type { Child, ChildRun, Run } from "./run.js";
+import { predictSpeeds } from "./speed-check.js";
 import { packageVersion } from "./version.js";
 
 export interface Circumstances {
@@ -17,34 +19,40 @@ export interface Circumstances {
   peakRssBytes: number;
 }
 
-/** Everything that the report and the table show, from what the run found out. */
-export async function reportDataOf(context: RunContext, run: Run, about: Circumstances): Promise<ReportData> {
+export async function reportDataOf(
+  context: RunContext,
+  run: Run,
+  own: ChildRun,
+  about: Circumstances,
+): Promise<ReportData> {
   const { recipe, parent } = context;
   const training = trainingOf(recipe.parent, parent.sidecars.name);
+  const kinds = run.prepared.sequences.evaluate.kinds;
+  const byKind = kinds && Object.entries(meanByKind(own.child.after.klBySequence, kinds));
+  const speeds = predictSpeeds(context, run, [own.child, ...own.baselines]);
   return {
-    title: `${parent.sidecars.name} at ${budgetText(context)}`,
+    title: `${parent.sidecars.name} at ${own.plan.text}`,
     parent: parentRow(context, run),
     parentConfig: parent.config,
-    child: childRow(context, run, run.child),
-    baselines: run.baselines.map((baseline) => ({
-      ...childRow(context, run, baseline),
-      klAboveChild: pairedInterval(baseline.after.klBySequence, run.child.after.klBySequence),
-    })),
+    child: childRow(context, run, own.child),
+    baselines: own.baselines.map((baseline) => baselineRow(context, run, own.child, baseline)),
     ...(training !== undefined && { parentTraining: training }),
     evaluation: {
       text: run.prepared.origin.evaluate,
       tokens: run.parent.tokens,
       sequences: run.prepared.sequences.evaluate.count,
     },
-    frontier: frontierOf(run),
-    predictions: run.predictions.map(({ name, predicted, measured }) => ({ model: name, predicted, measured })),
-    compute: computeOf(run),
-    losses: [run.child, ...run.baselines].flatMap(lossesOf),
-    samples: [{ prompt: recipe.sample.prompt, outputs: run.samples }],
-    search: searchOf(context, run),
+    ...(byKind && { klByKind: byKind.map(([kind, kl]) => ({ kind, kl })) }),
+    frontiers: frontiersOf(own),
+    ...(speeds.length > 0 && { speedPredictions: speeds }),
+    predictions: own.predictions.map(({ name, predicted, measured }) => ({ model: name, predicted, measured })),
+    compute: computeOf(run, own),
+    losses: [own.child, ...own.baselines].flatMap(lossesOf),
+    samples: samplesOf(run, own),
+    search: searchOf(context, own),
     scores: scoresOf(run),
-    exports: run.exports.map(({ file, format, type, architecture, bytes, maxAbsLogitDifference, kl, notes }) => ({
-      path: `${recipe.out}/${file}`,
+    exports: own.exports.map(({ file, format, type, architecture, bytes, maxAbsLogitDifference, kl, notes }) => ({
+      path: `${own.out}/${file}`,
       format: `${format} (${architecture}), ${type}`,
       bytes,
       ...(maxAbsLogitDifference !== undefined && { maxAbsLogitDifference }),
@@ -65,17 +73,11 @@ export async function reportDataOf(context: RunContext, run: Run, about: Circums
       },
       machine: about.machine,
     },
-    notes: notesOf(context, run),
+    notes: notesOf(context, run, own),
   };
 }
 
-function budgetText({ recipe }: RunContext): string {
-  return Object.entries(recipe.budget)
-    .flatMap(([name, value]) => [value].flat().map((bound) => `${name} ${bound}`))
-    .join(", ");
-}
-
-function parentRow({ parent, parentCosts }: RunContext, { parent: measured, speeds, searched }: Run): ReportModel {
+function parentRow({ parent, parentCosts }: RunContext, { parent: measured, speeds }: Run): ReportModel {
   const { fileBytes, prefill, decode } = speeds.parent!;
   return {
     name: "parent",
@@ -85,16 +87,13 @@ function parentRow({ parent, parentCosts }: RunContext, { parent: measured, spee
     perplexity: measured.perplexity,
     speed: { prefill, decode },
     blocks: parent.config.blocks,
-    cost: parentCosts[searched.swept],
+    costs: parentCosts,
   };
 }
 
-function childRow(
-  { parent, costs }: RunContext,
-  { speeds, searched }: Run,
-  { candidate, before, after }: Child,
-): ReportModel {
-  const { fileBytes, prefill, decode } = speeds[candidate.name]!;
+function childRow({ parent, costs }: RunContext, { speeds }: Run, child: Child): ReportModel {
+  const { candidate, before, after, distilled } = child;
+  const { fileBytes, prefill, decode } = speeds[candidate.key]!;
   return {
     name: candidate.name,
     role: candidate.role,
@@ -102,22 +101,45 @@ function childRow(
     fileBytes,
     perplexity: after.perplexity,
     kl: after.kl,
-    klBeforeDistillation: before.kl,
+    ...(distilled && { klBeforeDistillation: before.kl }),
     speed: { prefill, decode },
     blocks: candidate.blocks,
-    cost: totalCost(costs[searched.swept], candidate.blocks),
+    costs: Object.fromEntries(Object.entries(costs).map(([name, cost]) => [name, totalCost(cost, candidate.blocks)])),
   };
 }
 
-function frontierOf({ searched }: Run): NonNullable<ReportData["frontier"]> {
-  const points = searched.result.frontier.flatMap(({ budget, objective }) =>
-    objective === undefined ? [] : [{ budget, objective }],
-  );
-  return { name: searched.swept, ...(searched.swept === "memory" && { unit: "bytes" }), points };
+/** Of a baseline that was not distilled, beside a child that was, only what it was before. */
+function baselineRow(context: RunContext, run: Run, child: Child, baseline: Child): ReportModel {
+  const { kl, ...row } = childRow(context, run, baseline);
+  const above = klAboveChild(child, baseline);
+  const own = {
+    ...row,
+    klBeforeDistillation: baseline.before.kl,
+    ...(child.distilled && { klAboveChildBefore: above.before }),
+  };
+  if (child.distilled && !baseline.distilled) return own;
+  return { ...own, kl: kl!, klAboveChild: above.after };
+}
+
+/** A baseline's KL minus the child's, paired by sequence, at equal stages. */
+export function klAboveChild(child: Child, baseline: Child): { before: Interval; after: Interval } {
+  return {
+    before: pairedInterval(baseline.before.klBySequence, child.before.klBySequence),
+    after: pairedInterval(baseline.after.klBySequence, child.after.klBySequence),
+  };
+}
+
+function frontiersOf({ searched }: ChildRun): NonNullable<ReportData["frontiers"]> {
+  return searched.frontiers.map(({ name, points }) => ({
+    name,
+    ...(name === "memory" ? { unit: "bytes" } : name !== "params" && { unit: "s" }),
+    points: points.flatMap(({ budget, objective }) => (objective === undefined ? [] : [{ budget, objective }])),
+    objective: searched.result.objective!,
+  }));
 }
 
 /** KL against the seconds that went into the child's weights; searching and measuring are not counted. */
-function computeOf({ child, sliced, predictions, scored }: Run): ComputePoint[] {
+function computeOf({ scored }: Run, { child, sliced, predictions }: ChildRun): ComputePoint[] {
   const { statistics, variants } = scored;
   const model = child.candidate.name;
   const refitted = statistics.seconds + variants.seconds;
@@ -151,7 +173,19 @@ function lossesOf({ candidate, distilled }: Child): LossCurve[] {
   return [{ model: candidate.name, points }];
 }
 
-function searchOf({ budgets, costs, parentCosts, space }: RunContext, { searched, child }: Run): ReportData["search"] {
+/** The parent's and the child's own. */
+function samplesOf({ samples }: Run, { child }: ChildRun): NonNullable<ReportData["samples"]> {
+  const shown = ["parent", child.candidate.key];
+  return samples.map(({ prompt, outputs }) => ({
+    prompt,
+    outputs: outputs.filter(({ model }) => shown.includes(model)),
+  }));
+}
+
+function searchOf(
+  { costs, parentCosts, space }: RunContext,
+  { plan, searched, child }: ChildRun,
+): ReportData["search"] {
   const { objective, bound, gap, seconds, shadowPrices } = searched.result;
   return {
     objective: objective!,
@@ -159,12 +193,12 @@ function searchOf({ budgets, costs, parentCosts, space }: RunContext, { searched
     gap: gap!,
     seconds,
     spaceLog10: spaceSizeLog10(space),
-    budgets: Object.entries(budgets).map(([name, max]) => ({
+    budgets: Object.entries(plan.bounds).map(([name, max]) => ({
       name,
-      ...(name === "memory" && { unit: "bytes" }),
+      ...(name === "memory" ? { unit: "bytes" } : name !== "params" && { unit: "s" }),
       max,
-      total: totalCost(costs[name as keyof typeof costs], child.candidate.blocks),
-      parent: parentCosts[name as keyof typeof parentCosts],
+      total: totalCost(costs[name]!, child.candidate.blocks),
+      parent: parentCosts[name]!,
       shadowPrice: shadowPrices[name] ?? 0,
     })),
   };
@@ -189,11 +223,22 @@ function trainingOf(path: string, name: string): string | undefined {
   return "The parent was trained on TinyStories, the corpus that the bundled text is from: it may have seen the measuring text.";
 }
 
-function notesOf({ space }: RunContext, { prepared, predictions }: Run): string[] {
+function notesOf({ space, recipe, table }: RunContext, { prepared }: Run, { predictions, child }: ChildRun): string[] {
+  const sequences = predictions[0]?.measured.n ?? 0;
   return [
     `Calibration, scoring and distillation used ${prepared.origin.train}; all measuring used ${prepared.origin.evaluate}. No two parts share a document.`,
-    `Predicted and measured KL are of blocks put together without the refit in sequence, on ${predictions[0]?.measured.n ?? 0} set-aside sequences.`,
-    `In divergence against compute, the points "refitted" and "distilled" are measured on the first ${predictions[0]?.measured.n ?? 0} set-aside sequences, the others on all.`,
+    `Predicted and measured KL are of blocks put together without the refit in sequence, on ${sequences} set-aside sequences.`,
+    `In divergence against compute, the point "refitted" is measured on the first ${sequences} set-aside sequences, "distilled" on those of the scoring text, the others on all.`,
+    ...(child.distilled && child.distilled.curve.keptStep < child.distilled.curve.steps
+      ? [
+          `Of the distillation the state after step ${child.distilled.curve.keptStep} of ${child.distilled.curve.steps} is kept: the last one was further from the parent.`,
+        ]
+      : []),
+    ...(table
+      ? [
+          `Speeds are bounded by measured costs of blocks in ${table.type}: ${table.machine.processor}, ${table.machine.threads} threads, llama.cpp ${table.versions["llama.cpp"]}${recipe.costs ? ` (from ${recipe.costs.file})` : ""}.`,
+        ]
+      : []),
     ...space.omitted.map(
       ({ layer, part, id, reason }) => `Left out of the space: layer ${layer}, ${part} ${id}: ${reason}.`,
     ),

@@ -3,59 +3,84 @@ import { checkSchema } from "../base/index.js";
 import type { BlockConfig } from "../models/index.js";
 import { type ReportData, type RunResult, resultSchema } from "../puzzle/index.js";
 import type { RunContext } from "./context.js";
-import type { Run } from "./run.js";
+import { klAboveChild } from "./report-data.js";
+import type { ChildRun, Run } from "./run.js";
 
 /** The object that `--json` prints and `result.json` holds. */
-export function resultOf({ recipe, parent }: RunContext, run: Run, data: ReportData): RunResult {
-  const { child, searched } = run;
-  const { objective, bound, gap, seconds, shadowPrices } = searched.result;
-  const speedOf = (name: string) => {
-    const { prefill, decode } = run.speeds[name]!;
-    return { prefill: prefill.mean, decode: decode.mean, intervals: { prefill, decode } };
-  };
+export function resultOf(context: RunContext, run: Run, data: readonly ReportData[]): RunResult {
+  const { recipe, parent } = context;
+  const children = run.children.map((own, i) => childResult(run, own, data[i]!));
+  const [first, whole] = [children[0]!, data[0]!];
   return checkSchema(
     resultSchema,
     {
       parent: {
         path: recipe.parent,
         name: parent.sidecars.name,
-        parameters: data.parent.parameters,
+        chat: parent.sidecars.chatTemplate !== undefined,
+        parameters: whole.parent.parameters,
         perplexity: run.parent.perplexity,
-        fileBytes: data.parent.fileBytes,
+        fileBytes: whole.parent.fileBytes,
       },
-      child: {
-        path: join(recipe.out, childFile(run)),
-        parameters: data.child.parameters,
-        perplexity: child.after.perplexity,
-        kl: child.after.kl,
-        klBeforeDistillation: child.before.kl,
-        fileBytes: data.child.fileBytes,
-        blocks: child.candidate.blocks.map(plainBlock),
-      },
-      baselines: run.baselines.map((baseline, i) => ({
-        name: baseline.candidate.name,
-        parameters: data.baselines[i]!.parameters,
-        kl: baseline.after.kl,
-        klAboveChild: data.baselines[i]!.klAboveChild,
-        klBeforeDistillation: baseline.before.kl,
-        perplexity: baseline.after.perplexity,
-        fileBytes: data.baselines[i]!.fileBytes,
-        speed: speedOf(baseline.candidate.name),
-      })),
-      search: { objective, bound, gap, seconds, shadowPrices, totals: searched.result.totals },
-      exports: run.exports.map(({ file, notes: _notes, ...rest }) => ({ path: join(recipe.out, file), ...rest })),
-      speed: { parent: speedOf("parent"), child: speedOf("child") },
-      evaluation: data.evaluation,
-      stages: data.stages,
-      peakRssBytes: data.peakRssBytes,
-      seconds: data.seconds,
+      child: first.child,
+      baselines: first.baselines,
+      search: first.search,
+      exports: first.exports,
+      speed: first.speed,
+      ...(children.length > 1 && { children }),
+      evaluation: whole.evaluation,
+      stages: whole.stages,
+      peakRssBytes: whole.peakRssBytes,
+      seconds: whole.seconds,
     },
     "result of the run",
   );
 }
 
+function childResult(run: Run, own: ChildRun, data: ReportData) {
+  const { child, searched, plan, out } = own;
+  const { objective, bound, gap, seconds, shadowPrices, totals } = searched.result;
+  const speedOf = (key: string) => {
+    const { prefill, decode } = run.speeds[key]!;
+    return { prefill: prefill.mean, decode: decode.mean, intervals: { prefill, decode } };
+  };
+  return {
+    name: plan.name,
+    budget: plan.text,
+    report: join(out, "report.html"),
+    child: {
+      path: join(out, childFile(own)),
+      parameters: data.child.parameters,
+      perplexity: child.after.perplexity,
+      kl: child.after.kl,
+      klBeforeDistillation: child.before.kl,
+      fileBytes: data.child.fileBytes,
+      blocks: child.candidate.blocks.map(plainBlock),
+    },
+    baselines: own.baselines.map((baseline, i) => {
+      const above = klAboveChild(child, baseline);
+      return {
+        name: baseline.candidate.name,
+        parameters: data.baselines[i]!.parameters,
+        distilled: baseline.distilled !== undefined,
+        kl: baseline.after.kl,
+        ...(!child.distilled === !baseline.distilled && { klAboveChild: above.after }),
+        klBeforeDistillation: baseline.before.kl,
+        klAboveChildBeforeDistillation: above.before,
+        perplexity: baseline.after.perplexity,
+        fileBytes: data.baselines[i]!.fileBytes,
+        speed: speedOf(baseline.candidate.key),
+      };
+    }),
+    search: { objective, bound, gap, seconds, shadowPrices, totals, frontiers: searched.frontiers },
+    exports: own.exports.map(({ file, notes: _notes, ...rest }) => ({ path: join(out, file), ...rest })),
+    speed: { parent: speedOf("parent"), child: speedOf(child.candidate.key), predictions: data.speedPredictions ?? [] },
+    ...(data.klByKind && { klByKind: data.klByKind }),
+  };
+}
+
 /** The Hugging Face directory where there is one, else the F32 GGUF. */
-export function childFile({ exports }: Run): string {
+export function childFile({ exports }: Pick<ChildRun, "exports">): string {
   return exports.find(({ format }) => format === "hf")?.file ?? exports[0]!.file;
 }
 

@@ -37,6 +37,8 @@ export interface ReshapeWork {
   distilBatch: number;
   /** Children that are realised, distilled and measured: the chosen one and the baselines. */
   children: number;
+  /** How many of them are distilled. Defaults to all. */
+  distilled?: number;
   /** Share of the parent's parameters that a child keeps. */
   share: number;
   evaluateTokens: number;
@@ -56,7 +58,7 @@ export interface Forecast {
 /** Predicts a run of the `reshape` pipeline from an empty store. */
 export function forecastReshape(config: ModelConfig, work: ReshapeWork, machine: Machine): Forecast {
   const cost = createCostModel(config, work, machine);
-  const { children, measureSeconds = 4 } = work;
+  const { children, distilled = children, measureSeconds = 4 } = work;
   const stages = [
     { name: "calibrate", seconds: cost.calibrate() },
     { name: "variants", seconds: work.refit ? cost.refits() : 0 },
@@ -64,7 +66,7 @@ export function forecastReshape(config: ModelConfig, work: ReshapeWork, machine:
     { name: "score", seconds: cost.scores() },
     { name: "search", seconds: 1 },
     { name: "realise", seconds: work.refit ? children * cost.realise() : 0 },
-    { name: "distil", seconds: children * cost.distil() },
+    { name: "distil", seconds: distilled * cost.distil() },
     // Each child before and after its distillation, beside the parent.
     { name: "evaluate", seconds: 2 * children * cost.forward(2 * work.evaluateTokens, 1, 2) },
     { name: "speed", seconds: (children + 1) * measureSeconds },

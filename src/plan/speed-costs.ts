@@ -97,16 +97,14 @@ function createLookup(table: CostTable, scenario: Scenario, where: string): Look
 /** Width of the feed-forward of zeros. */
 const fillerWidth = 32;
 
-/** A width that lies between two measured ones: on the line through them. */
+/** A width that was not measured: on the line between its neighbours, of which the lowest is nothing at no width. */
 function betweenWidths(
   widths: readonly { width: number; times: MeasuredTimes }[],
   { width }: Extract<FfnConfig, { kind: "swiglu" }>,
   evaluate: Evaluate,
 ): number | undefined {
-  return interpolate(
-    widths.map(({ width: x, times }) => ({ x, y: evaluate(times) })),
-    width,
-  );
+  const measured = widths.map(({ width: x, times }) => ({ x, y: evaluate(times) }));
+  return interpolate([{ x: 0, y: 0 }, ...measured], width);
 }
 
 function prefillSeconds({ prefill }: MeasuredTimes, input: number, where: string): number {

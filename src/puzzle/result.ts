@@ -30,9 +30,7 @@ const stage = z.looseObject({
   cached: z.boolean().describe("Taken from the store; the numbers are those of the run that made it."),
 });
 
-/** What `run` and `reshape` print with --json and leave as `result.json`. Later versions may add fields. */
-export const resultSchema = z.looseObject({
-  parent: z.looseObject({ path: z.string().optional(), parameters: count, perplexity: z.number().positive() }),
+const childSchema = z.looseObject({
   child: z.looseObject({
     path: z.string(),
     parameters: count,
@@ -48,6 +46,7 @@ export const resultSchema = z.looseObject({
       kl: interval,
       klAboveChild: interval.optional().describe("Its KL minus the child's, paired by sequence."),
       klBeforeDistillation: interval.optional(),
+      distilled: z.boolean().optional().describe("False: `kl` and `perplexity` are those before distillation."),
       perplexity: z.number().positive(),
     }),
   ),
@@ -72,6 +71,24 @@ export const resultSchema = z.looseObject({
     }),
   ),
   speed: z.looseObject({ parent: speed, child: speed }),
+});
+
+/**
+ * What `run` and `reshape` print with --json and leave as `result.json`; of several children, the first is at the top and
+ * all are in `children`. Later versions may add fields.
+ */
+export const resultSchema = childSchema.extend({
+  parent: z.looseObject({ path: z.string().optional(), chat: z.boolean().optional().describe("Has a chat template."), parameters: count, perplexity: z.number().positive() }),
+  children: z
+    .array(
+      childSchema.extend({
+        name: z.string(),
+        budget: z.string().describe("Its bounds as they were asked for."),
+        report: z.string().describe("Its own page."),
+      }),
+    )
+    .optional()
+    .describe("Where the run made several: each with its search, baselines, exports and speeds."),
   stages: z.array(stage),
   peakRssBytes: count.describe("Peak resident memory of the process tree over the whole run."),
   seconds,

@@ -89,15 +89,9 @@ function createOutput(decoder: StreamDecoder, live: boolean) {
 }
 
 /** The prompt as the user's turn of a conversation. */
-async function chatIds({ sidecars, path }: Model, tokenizer: Tokenizer, prompt: string): Promise<number[]> {
-  const { createChatTemplate } = await import("../../tokenizer/index.js");
-  const token = (id: number | undefined) => (id === undefined ? "" : (tokenizer.idToToken(id) ?? ""));
-  const source = {
-    template: sidecars.chatTemplate,
-    bosToken: token(tokenizer.bosTokenId),
-    eosToken: token(tokenizer.eosTokenIds[0]),
-  };
-  const rendered = createChatTemplate(source, path).render([{ role: "user", content: prompt }]);
+async function chatIds(model: Model, tokenizer: Tokenizer, prompt: string): Promise<number[]> {
+  const { chatTemplateOf } = await import("../../models/index.js");
+  const rendered = chatTemplateOf(model, tokenizer).render([{ role: "user", content: prompt }]);
   // Templates write the start token themselves.
   return tokenizer.encode(rendered, { addSpecial: false });
 }

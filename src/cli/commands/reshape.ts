@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { EspalierError } from "../../base/index.js";
 import type { RecipeInput } from "../../pipeline/index.js";
 import { collect, nonNegativeNumber, positiveInteger } from "../options.js";
 import { runCommand } from "../output.js";
@@ -7,18 +8,38 @@ export function createCommand(): Command {
   return new Command("reshape")
     .description("Makes a smaller child of a model under a budget, and a report of what was kept.")
     .argument("<model>", "Hugging Face directory or .gguf file of the parent")
-    .requiredOption(
+    .option(
       "--budget <name=value>",
-      "params=80%, memory=300MiB, params=0.5x; repeat it and all must hold",
+      "params=80%, memory=300MiB, decode=1.5x, prefill=1.3x, throughput=1.4x, latency=2s; repeat it and all must hold; ~3% after a value allows to miss it by so much",
+      collect,
+      [],
+    )
+    .option("--child <name:budget>", "one of several children, NAME:decode=1.25x,params=90%; repeat it", collect, [])
+    .requiredOption("--out <dir>", "where the child, its exports and the report go")
+    .option(
+      "--text <file>",
+      "text to calibrate, distil and measure on, plain or .jsonl of conversations; repeat it to mix (default: bundled ones)",
       collect,
     )
-    .requiredOption("--out <dir>", "where the child, its exports and the report go")
-    .option("--text <file>", "text to calibrate, distil and measure on (default: the bundled stories)")
-    .option("--evaluate <file>", "another text to measure on (default: a part set aside)")
-    .option("--batch <n>", "sequences held at once, for the memory budget", positiveInteger, 1)
-    .option("--context <n>", "tokens a sequence may have, for the memory budget", positiveInteger, 2048)
+    .option("--evaluate <file>", "other text to measure on; repeat it (default: a part set aside)", collect)
+    .option("--type <type>", "weights in use, for memory and speeds: f32, f16, bf16, q8_0", "q8_0")
+    .option("--input <n>", "tokens of a prompt in use, for speeds", positiveInteger, 512)
+    .option("--output <n>", "tokens generated after it, for speeds", positiveInteger, 128)
+    .option("--batch <n>", "sequences held at once, for memory and speeds", positiveInteger, 1)
+    .option("--context <n>", "tokens a sequence may have, for memory", positiveInteger, 2048)
+    .option(
+      "--scenario <name:input,output,batch>",
+      "another use, for budgets such as latency@NAME=2s; repeat it",
+      collect,
+      [],
+    )
+    .option("--costs <file>", "costs from `espalier measure --json`, of this machine or another")
+    .option("--any-version", "take --costs although other versions were measured")
+    .option("--sweep", "draw the frontier of every cost")
+    .option("--drop-layers", "allow budgets that only a child without some whole layers meets")
     .option("--targets <formats>", "formats that the child must fit: gguf,hf", "gguf,hf")
-    .option("--distil-tokens <n>", "tokens of distillation from the parent", nonNegativeNumber)
+    .option("--distill <bound>", "distillation from the parent of each child: 30m, 2h, 400K tokens, 0")
+    .option("--distil-tokens <n>", "the same as a number of tokens", nonNegativeNumber)
     .option("--block-tokens <n>", "tokens of block-wise distillation of each variant", nonNegativeNumber)
     .option("--length <n>", "tokens of a sequence", positiveInteger)
     .option("--seed <n>", "seed of everything random", nonNegativeNumber, 0)
@@ -27,13 +48,15 @@ export function createCommand(): Command {
     .addHelpText(
       "after",
       "\nExamples:\n  $ espalier reshape models/stories260K --budget params=60% --out out/child\n" +
-        "  $ espalier reshape model.gguf --budget memory=300MiB --text notes.txt --out out/child --dry-run",
+        "  $ espalier reshape model.gguf --budget memory=300MiB --text notes.txt --out out/child --dry-run\n" +
+        "  $ espalier reshape model.gguf --child small:params=80% --child fast:decode=1.25x --text notes.txt --text chats.jsonl \\\n" +
+        "      --distill 30m --sweep --out out/children",
     )
     .action((model: string, options: ReshapeOptions, command: Command) =>
       runCommand(command, async (io) => {
-        const { checkRecipe } = await import("../../pipeline/index.js");
+        const { checkRecipe, parseDistill } = await import("../../pipeline/index.js");
         const { runRecipe } = await import("../run-recipe.js");
-        const recipe = checkRecipe(recipeOf(model, options), "reshape");
+        const recipe = checkRecipe(recipeOf(model, options, parseDistill), "reshape");
         await runRecipe(recipe, { ...options, command: commandLine(model, options) }, io);
       }),
     );
@@ -41,11 +64,21 @@ export function createCommand(): Command {
 
 interface ReshapeOptions {
   budget: string[];
+  child: string[];
   out: string;
-  text?: string;
-  evaluate?: string;
+  text?: string[];
+  evaluate?: string[];
+  type: string;
+  input: number;
+  output: number;
   batch: number;
   context: number;
+  scenario: string[];
+  costs?: string;
+  anyVersion?: boolean;
+  sweep?: boolean;
+  dropLayers?: boolean;
+  distill?: string;
   targets: string;
   distilTokens?: number;
   blockTokens?: number;
@@ -55,22 +88,62 @@ interface ReshapeOptions {
   dryRun?: boolean;
 }
 
-function recipeOf(parent: string, options: ReshapeOptions): RecipeInput {
-  const { out, batch, context, seed, length, text, evaluate, distilTokens, blockTokens } = options;
+function recipeOf(parent: string, options: ReshapeOptions, parseDistill: (text: string) => object): RecipeInput {
+  const { out, type, input, output, batch, context, seed, length, text, evaluate, distill, distilTokens, blockTokens } =
+    options;
+  const { costs, anyVersion = false, dropLayers = false, sweep = false } = options;
+  const distil = distill === undefined ? distilTokens !== undefined && { tokens: distilTokens } : parseDistill(distill);
   return {
     kind: "reshape",
     parent,
     out,
+    type: type as "q8_0",
+    input,
+    output,
     batch,
     context,
     seed,
-    budget: gatherBudgets(options.budget),
+    dropLayers,
+    search: { sweep },
+    scenarios: gatherScenarios(options.scenario),
+    ...(options.budget.length > 0 && { budget: gatherBudgets(options.budget) }),
+    ...(options.child.length > 0 && { children: gatherChildren(options.child) }),
     targets: options.targets.split(",") as ("gguf" | "hf")[],
     ...(length !== undefined && { length }),
-    text: { ...(text !== undefined && { train: text }), ...(evaluate !== undefined && { evaluate }) },
-    ...(distilTokens !== undefined && { distil: { tokens: distilTokens } }),
+    text: { ...(text && { train: text }), ...(evaluate && { evaluate }) },
+    ...(costs !== undefined && { costs: { file: costs, anyVersion } }),
+    ...(distil && { distil }),
     ...(blockTokens !== undefined && { blocks: { tokens: blockTokens } }),
   };
+}
+
+/** `small:params=60%,decode=1.2x` -> { small: { params: ["60%"], decode: ["1.2x"] } }. */
+function gatherChildren(texts: readonly string[]): Record<string, Record<string, string[]>> {
+  const children: Record<string, Record<string, string[]>> = {};
+  for (const text of texts) {
+    const [name, budgets] = splitName("--child", text, "NAME:BUDGET, for example fast:decode=1.25x");
+    children[name] = { ...children[name], ...gatherBudgets(budgets.split(",")) };
+  }
+  return children;
+}
+
+/** `chat:input=200,output=50,batch=1`. */
+function gatherScenarios(texts: readonly string[]): Record<string, Record<string, number>> {
+  return Object.fromEntries(
+    texts.map((text) => {
+      const [name, uses] = splitName("--scenario", text, "NAME:input=N,output=N,batch=N");
+      return [
+        name,
+        Object.fromEntries(uses.split(",").map((use) => [use.split("=")[0]!.trim(), Number(use.split("=")[1])])),
+      ];
+    }),
+  );
+}
+
+function splitName(where: string, text: string, expected: string): [string, string] {
+  const at = text.indexOf(":");
+  if (at > 0 && at < text.length - 1) return [text.slice(0, at).trim(), text.slice(at + 1).trim()];
+  throw new EspalierError({ where, expected, found: `"${text}"`, exitCode: 2 });
 }
 
 /** `params=80%`, `params=100K` -> { params: ["80%", "100K"] }; the recipe's schema judges names and values. */
@@ -85,8 +158,13 @@ function gatherBudgets(texts: readonly string[]): Record<string, string[]> {
 }
 
 function commandLine(model: string, options: ReshapeOptions): string {
-  const budgets = options.budget.map((budget) => ` --budget ${budget}`).join("");
-  const text = options.text === undefined ? "" : ` --text ${options.text}`;
-  const seed = options.seed === 0 ? "" : ` --seed ${options.seed}`;
-  return `espalier reshape ${model}${budgets}${text}${seed} --out ${options.out}`;
+  const repeated = (flag: string, values: readonly string[] = []) =>
+    values.map((value) => ` --${flag} ${value}`).join("");
+  const { budget, child, scenario, text, evaluate, distill, costs, seed, type, out } = options;
+  const single = (flag: string, value: string | undefined) => (value === undefined ? "" : ` --${flag} ${value}`);
+  return (
+    `espalier reshape ${model}${repeated("budget", budget)}${repeated("child", child)}${repeated("scenario", scenario)}` +
+    `${repeated("text", text)}${repeated("evaluate", evaluate)}${single("distill", distill)}${single("costs", costs)}` +
+    `${type === "q8_0" ? "" : ` --type ${type}`}${seed === 0 ? "" : ` --seed ${seed}`} --out ${out}`
+  );
 }

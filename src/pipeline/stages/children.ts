@@ -48,7 +48,7 @@ export async function realiseChild(
   { refit }: { refit: boolean },
 ): Promise<Realised> {
   const { store, parent, parentDigest, engine, runtime, onEvent, signal } = context;
-  const stage = `${refit ? "realise" : "assemble"}/${candidate.name}`;
+  const stage = `${refit ? "realise" : "assemble"}/${candidate.key}`;
   const artifact = await store.produce(
     {
       stage,
@@ -72,7 +72,7 @@ export async function realiseChild(
     context,
   );
   return {
-    name: candidate.name,
+    name: candidate.key,
     candidate,
     artifact,
     digest: artifact,

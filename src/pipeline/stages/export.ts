@@ -38,10 +38,9 @@ export async function exportChild(
   context: RunContext,
   prepared: Prepared,
   { subject, card }: { subject: Subject; card: string },
-  llama: LlamaCpp,
 ): Promise<{ artifact: Artifact; exports: Export[] }> {
-  const { recipe, store, runtime, signal } = context;
-  const stage = "export";
+  const { recipe, store, runtime, llama, signal } = context;
+  const stage = `export/${subject.name}`;
   const artifact = await store.produce(
     {
       stage,

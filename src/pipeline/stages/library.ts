@@ -87,7 +87,8 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     scores.push(await readScores(scoresArtifact.directory, layer));
   }
   const library = composeLibrary(parent.config, space, scores, {
-    costs: (block) => ({ params: context.costs.params.block(block), memory: context.costs.memory.block(block) }),
+    costs: (block) =>
+      Object.fromEntries(Object.entries(context.costs).map(([name, cost]) => [name, cost.block(block)])),
   });
   return { statistics, variants, scores, scoresArtifact, library };
 }

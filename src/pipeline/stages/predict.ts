@@ -29,7 +29,7 @@ export async function measurePredictions(
 ): Promise<Prediction[]> {
   const { store, parentDigest, onEvent } = context;
   const scored = candidates.filter(({ predicted }) => predicted !== undefined);
-  const stage = "predict";
+  const stage = `predict/${candidates[0]!.name}`;
   const artifact = await store.produce(
     {
       stage,

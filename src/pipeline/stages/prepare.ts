@@ -1,17 +1,22 @@
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { hashFile, readJson, writeFileAtomic, writeJsonAtomic } from "../../base/index.js";
+import { basename, join } from "node:path";
+import { digestJson, hashFile, readJson, writeFileAtomic, writeJsonAtomic } from "../../base/index.js";
 import {
+  type BundledText,
+  bundledChatPath,
   bundledTextPath,
+  interleaveSequences,
   type Packing,
-  readDocuments,
+  type PartRequest,
   type Sequences,
   sequenceAt,
+  sliceSequences,
   splitText,
 } from "../../data/index.js";
-import type { RunContext } from "../context.js";
+import type { BaseContext } from "../context.js";
 import type { Recipe } from "../recipe.js";
 import type { Artifact } from "../store.js";
+import { noticeMissingChat, readSource } from "../texts.js";
 
 /** What the texts of a run are for. No two share a document. */
 export const parts = ["calibrate", "score", "distil", "evaluate"] as const;
@@ -25,16 +30,16 @@ export interface Prepared {
 }
 
 /** Tokenises the texts and deals their documents out. */
-export async function prepare(context: RunContext): Promise<Prepared> {
-  const { recipe, store, parentDigest } = context;
-  const { text, length, seed, calibrate, score, evaluate } = recipe;
-  const train = text.train ?? bundledTextPath("train");
-  const measured = text.evaluate ?? (text.train === undefined ? bundledTextPath("valid") : undefined);
+export async function prepare(context: BaseContext): Promise<Prepared> {
+  const { recipe, store, parent, parentDigest, onEvent } = context;
+  const { length, seed, calibrate, score, evaluate } = recipe;
+  const { train, measured } = textsOf(context);
+  noticeMissingChat(parent, train, onEvent);
   const artifact = await store.produce(
     {
       stage: "prepare",
       title: "tokenise the text and deal it out",
-      version: 1,
+      version: 2,
       options: {
         length,
         seed,
@@ -45,23 +50,41 @@ export async function prepare(context: RunContext): Promise<Prepared> {
       },
       inputs: {
         parent: parentDigest,
-        train: await hashFile(train),
-        ...(measured !== undefined && { evaluate: await hashFile(measured) }),
+        train: digestJson(await Promise.all(train.map(hashFile))),
+        ...(measured && { evaluate: digestJson(await Promise.all(measured.map(hashFile))) }),
       },
       run: (directory) => writeParts(directory, context, train, measured),
     },
     context,
   );
+  const bundled = recipe.text.train === undefined;
+  const named = train.map((path) => basename(path)).join(", ");
   return {
     artifact,
     sequences: await readParts(artifact.directory),
     origin: {
-      train: text.train ?? "the bundled TinyStories sample (data/tinystories)",
-      evaluate:
-        text.evaluate ??
-        (text.train === undefined ? "set-aside bundled TinyStories" : `set-aside part of ${text.train}`),
+      train: bundled ? `the bundled texts (${named})` : named,
+      evaluate: recipe.text.evaluate
+        ? measured!.map((path) => basename(path)).join(", ")
+        : bundled
+          ? "set-aside bundled texts"
+          : `set-aside parts of ${named}`,
     },
   };
+}
+
+interface Texts {
+  train: string[];
+  /** Texts for measuring; absent where they are set aside from the others. */
+  measured?: string[];
+}
+
+/** The recipe's files, or the bundled ones: stories, and for a chat model conversations too. */
+function textsOf({ recipe: { text }, parent }: BaseContext): Texts {
+  const chat = parent.sidecars.chatTemplate !== undefined;
+  const bundled = (part: BundledText) => [bundledTextPath(part), ...(chat ? [bundledChatPath(part)] : [])];
+  if (text.evaluate) return { train: text.train ?? bundled("train"), measured: text.evaluate };
+  return text.train ? { train: text.train } : { train: bundled("train"), measured: bundled("valid") };
 }
 
 /** Stories are short and mean something from their beginning; other texts are cut as they come. */
@@ -69,41 +92,57 @@ function packingOf({ text }: Recipe): Packing {
   return text.packing ?? (text.train === undefined ? "document" : "packed");
 }
 
-async function writeParts(directory: string, context: RunContext, train: string, measured?: string): Promise<void> {
-  const { recipe, tokenizer } = context;
-  const { length, seed, calibrate, score, evaluate } = recipe;
-  const count = (tokens: number) => Math.max(2, Math.round(tokens / length));
-  const dealt = splitText(
-    tokenizer,
-    await readDocuments(train),
-    [
-      { name: "calibrate", sequences: count(calibrate.tokens) },
-      { name: "score", sequences: count(score.tokens) },
-      ...(measured === undefined ? [{ name: "evaluate", sequences: count(evaluate.tokens) } as const] : []),
-      { name: "distil", sequences: "rest", least: recipe.distil.batch },
-    ],
-    { length, seed, packing: packingOf(recipe), where: train },
-  ) as Record<Part, Sequences>;
-  const all: Record<Part, Sequences> =
-    measured === undefined
-      ? dealt
-      : { ...dealt, evaluate: await measuringText(context, measured, count(evaluate.tokens)) };
-  for (const part of parts) await writeFileAtomic(join(directory, `${part}.i32`), bytesOf(all[part].ids));
+async function writeParts(
+  directory: string,
+  context: BaseContext,
+  train: readonly string[],
+  measured?: readonly string[],
+): Promise<void> {
+  const { recipe } = context;
+  const count = (tokens: number) => Math.max(2, Math.round(tokens / recipe.length / train.length));
+  const { calibrate, score, evaluate, distil } = recipe;
+  const dealt = await dealOut(context, train, [
+    { name: "calibrate", sequences: count(calibrate.tokens) },
+    { name: "score", sequences: count(score.tokens) },
+    ...(measured ? [] : [{ name: "evaluate", sequences: count(evaluate.tokens) } as const]),
+    { name: "distil", sequences: "rest", least: distil.batch },
+  ]);
+  const all = measured
+    ? { ...dealt, evaluate: await measuringText(context, measured, evaluate.tokens / recipe.length) }
+    : dealt;
+  for (const part of parts) await writeFileAtomic(join(directory, `${part}.i32`), bytesOf(all[part]!.ids));
   const facts = parts.map((part) => [part, { ...all[part], ids: undefined }] as const);
   await writeJsonAtomic(join(directory, "sequences.json"), Object.fromEntries(facts));
 }
 
-async function measuringText({ recipe, tokenizer }: RunContext, path: string, maxCount: number): Promise<Sequences> {
-  const options = { length: recipe.length, seed: recipe.seed, packing: packingOf(recipe), where: path };
-  const { evaluate } = splitText(
-    tokenizer,
-    await readDocuments(path),
-    [{ name: "evaluate", sequences: "rest", least: 2 }],
-    options,
-  );
-  return evaluate.count <= maxCount
-    ? evaluate
-    : { ...evaluate, count: maxCount, ids: evaluate.ids.slice(0, maxCount * recipe.length) };
+/** Every text gives to every part; sequences of the texts stand in turns. */
+async function dealOut(
+  { recipe, parent, tokenizer }: BaseContext,
+  paths: readonly string[],
+  requests: readonly PartRequest<Part>[],
+): Promise<Record<Part, Sequences>> {
+  const { length, seed } = recipe;
+  const dealt: { kind: string; parts: Record<Part, Sequences> }[] = [];
+  for (const path of paths) {
+    const { kind, documents, chat } = await readSource(path, parent, tokenizer);
+    // Conversations are often shorter than a sequence.
+    const packing = chat ? "packed" : packingOf(recipe);
+    dealt.push({
+      kind,
+      parts: splitText(tokenizer, documents, requests, { length, seed, packing, chat, where: path }),
+    });
+  }
+  const merged = requests.map(({ name }) => {
+    const sources = dealt.map(({ kind, parts }) => ({ kind, sequences: parts[name] }));
+    return [name, sources.length === 1 ? sources[0]!.sequences : interleaveSequences(sources)] as const;
+  });
+  return Object.fromEntries(merged) as Record<Part, Sequences>;
+}
+
+async function measuringText(context: BaseContext, paths: readonly string[], sequences: number): Promise<Sequences> {
+  const least = Math.max(2, Math.round(sequences));
+  const { evaluate } = await dealOut(context, paths, [{ name: "evaluate", sequences: "rest", least: 2 }]);
+  return sliceSequences(evaluate, 0, least);
 }
 
 async function readParts(directory: string): Promise<Record<Part, Sequences>> {

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { EspalierError, formatBytes, formatCount, readJson, writeJsonAtomic } from "../../base/index.js";
+import { EspalierError, readJson, writeJsonAtomic } from "../../base/index.js";
 import type { BlockConfig } from "../../models/index.js";
 import { reachOf, totalCost } from "../../plan/index.js";
 import {
@@ -15,14 +15,18 @@ import {
   type Space,
   search,
 } from "../../puzzle/index.js";
-import type { CostName } from "../budget.js";
 import type { RunContext } from "../context.js";
+import { showCost } from "../costs-shown.js";
+import type { ChildPlan } from "../pricing.js";
 import type { Artifact } from "../store.js";
 import type { Scored } from "./library.js";
 
 /** A child to be made: the search's own, or one chosen in another way at the same budget. */
 export interface Candidate {
+  /** In tables: the child's own name, "uniform", "random 2". */
   name: string;
+  /** Among all candidates of a run: `name`, of several children's baselines `CHILD uniform`. */
+  key: string;
   role: "child" | "baseline";
   choice: Record<string, string>;
   blocks: BlockConfig[];
@@ -39,8 +43,14 @@ export interface Searched {
   baselines: Candidate[];
   /** The other solutions of the search, best first. */
   pool: Candidate[];
-  /** Name of the cost that the frontier is drawn over. */
-  swept: CostName;
+  /** The least sum of scores under each of a row of budgets, by constraint; the first is the one first bounded. */
+  frontiers: Frontier[];
+}
+
+export interface Frontier {
+  /** Constraint that is swept alone. */
+  name: string;
+  points: SearchResult["frontier"];
 }
 
 interface SearchFile {
@@ -48,44 +58,57 @@ interface SearchFile {
   uniformWidth?: number;
   result: SearchResult;
   baselines: Baseline[];
+  frontiers: Frontier[];
 }
 
 const sweepPoints = 12;
 
-/** Chooses the child's blocks under the budgets, and the baselines' under the same. */
-export async function searchBlocks(context: RunContext, { library, scoresArtifact }: Scored): Promise<Searched> {
-  const { recipe, store, budgets, costs, parent } = context;
-  const fixed = { params: costs.params.fixed, memory: costs.memory.fixed };
-  const swept = Object.keys(budgets)[0] as CostName;
+/** Chooses a child's blocks under its bounds, and its baselines' under the same. */
+export async function searchBlocks(
+  context: RunContext,
+  { library, scoresArtifact }: Scored,
+  plan: ChildPlan,
+): Promise<Searched> {
+  const { recipe, store, costs, parent } = context;
+  const { bounds } = plan;
+  const fixed = Object.fromEntries(Object.entries(costs).map(([name, cost]) => [name, cost.fixed]));
   const artifact = await store.produce(
     {
-      stage: "search",
-      title: "the best blocks under the budget, and baselines",
+      stage: `search/${plan.name}`,
+      title: `the best blocks under ${plan.text}, and baselines`,
       version: 1,
-      options: { budgets, fixed, search: recipe.search, baselines: recipe.baselines, seed: recipe.seed, library },
+      options: { bounds, fixed, search: recipe.search, baselines: recipe.baselines, seed: recipe.seed, library },
       inputs: { scores: scoresArtifact },
       async run(directory) {
         const result = await search(library, {
-          max: budgets,
+          max: bounds,
           fixed,
-          ...recipe.search,
-          sweep: { name: swept, values: sweepValues(context, swept) },
+          solutions: recipe.search.solutions,
+          minDistance: recipe.search.minDistance,
           signal: context.signal,
         });
         if (result.reason) throw infeasible(result.reason, context);
-        const uniform = recipe.baselines.includes("uniform") ? uniformWidth(context) : undefined;
+        const frontiers: Frontier[] = [];
+        for (const name of sweptCosts(context, plan)) frontiers.push(await sweep(context, library, fixed, name));
+        const uniform = recipe.baselines.includes("uniform") ? uniformWidth(context, plan) : undefined;
         const kinds = recipe.baselines.filter((kind) => kind !== "uniform" || uniform === undefined);
-        const baselines = chooseBaselines(library, { max: budgets, fixed, seed: recipe.seed, kinds });
-        const file: SearchFile = { result, baselines, ...(uniform !== undefined && { uniformWidth: uniform }) };
+        const baselines = chooseBaselines(library, { max: bounds, fixed, seed: recipe.seed, kinds });
+        const file: SearchFile = {
+          result,
+          baselines,
+          frontiers,
+          ...(uniform !== undefined && { uniformWidth: uniform }),
+        };
         await writeJsonAtomic(join(directory, "search.json"), file);
       },
     },
     context,
   );
   const file = (await readJson(join(artifact.directory, "search.json"))) as SearchFile;
-  const { result, baselines, uniformWidth: width } = file;
+  const { result, baselines, frontiers, uniformWidth: width } = file;
   const candidate = (name: string, role: Candidate["role"], choice: Record<string, string>): Candidate => ({
     name,
+    key: role === "child" ? name : keyOf(context, plan, name),
     role,
     choice,
     blocks: architectureOf(parent.config, choice),
@@ -94,25 +117,46 @@ export async function searchBlocks(context: RunContext, { library, scoresArtifac
   return {
     artifact,
     result,
-    child: candidate("child", "child", result.choice),
+    child: candidate(plan.name, "child", result.choice),
     baselines: [
-      ...(width === undefined ? [] : [uniformCandidate(context, width)]),
+      ...(width === undefined ? [] : [uniformCandidate(context, plan, width)]),
       ...baselines.map(({ name, choice }) => candidate(name, "baseline", choice)),
     ],
     pool: result.solutions.slice(1).map(({ choice }, i) => candidate(`solution ${i + 2}`, "baseline", choice)),
-    swept,
+    frontiers,
   };
 }
 
+function keyOf({ children }: RunContext, { name }: ChildPlan, baseline: string): string {
+  return children.length === 1 ? baseline : `${name} ${baseline}`;
+}
+
+/** The first cost that the child bounds, or all of them. */
+function sweptCosts({ recipe, costs }: RunContext, { bounds }: ChildPlan): string[] {
+  const first = Object.keys(bounds)[0]!;
+  return recipe.search.sweep ? [first, ...Object.keys(costs).filter((name) => name !== first)] : [first];
+}
+
+async function sweep(
+  context: RunContext,
+  library: Scored["library"],
+  fixed: Record<string, number>,
+  name: string,
+): Promise<Frontier> {
+  const values = sweepValues(context, name);
+  const max = { [name]: values.at(-1)! };
+  const { frontier } = await search(library, { max, fixed, sweep: { name, values }, signal: context.signal });
+  return { name, points: frontier };
+}
+
 /** The widest feed-forward that, the same in every layer, meets all budgets with the attention left as it is. */
-function uniformWidth({ parent, costs, budgets }: RunContext): number | undefined {
+function uniformWidth({ parent, costs }: RunContext, { bounds }: ChildPlan): number | undefined {
   const widths = parent.config.blocks.map(({ ffn }) => (ffn.kind === "swiglu" ? ffn.width : 0));
   const step = widths.every((width) => width % 32 === 0) ? 32 : 4;
   const meets = (width: number) =>
-    Object.entries(budgets).every(([name, bound]) => {
-      const cost = costs[name as CostName];
-      return totalCost(cost, withWidth(parent.config.blocks, width)) <= bound;
-    });
+    Object.entries(bounds).every(
+      ([name, bound]) => totalCost(costs[name]!, withWidth(parent.config.blocks, width)) <= bound,
+    );
   for (let width = Math.floor((Math.min(...widths) - 1) / step) * step; width > 0; width -= step) {
     if (meets(width)) return width;
   }
@@ -124,27 +168,27 @@ function withWidth(blocks: readonly BlockConfig[], width: number): BlockConfig[]
 }
 
 /** Made like every other child, but of a width that the library need not have. */
-function uniformCandidate({ parent, recipe }: RunContext, width: number): Candidate {
+function uniformCandidate(context: RunContext, plan: ChildPlan, width: number): Candidate {
+  const { parent, recipe } = context;
   const { config } = parent;
   const widest = Math.max(...config.blocks.map(({ ffn }) => (ffn.kind === "swiglu" ? ffn.width : 0)));
   const narrow = { targets: recipe.targets, fewerKvHeads: false, linear: false, none: false };
   const space = buildSpace(config, { ...narrow, ffnFractions: [1, width / widest] });
   const blocks = withWidth(config.blocks, width);
-  return { name: "uniform", role: "baseline", choice: choiceOf(config, blocks), blocks, space };
+  const key = keyOf(context, plan, "uniform");
+  return { name: "uniform", key, role: "baseline", choice: choiceOf(config, blocks), blocks, space };
 }
 
 /** Budgets from just above the least that any choice reaches to the whole parent. */
-function sweepValues({ space, parent, costs, parentCosts }: RunContext, name: CostName): number[] {
-  const { least } = reachOf(costs[name], parent.config.blocks, space.layers.map(blockChoices));
-  const step = (parentCosts[name] - least) / sweepPoints;
-  return Array.from({ length: sweepPoints }, (_, i) => Math.ceil(least + (i + 1) * step));
+function sweepValues({ space, parent, costs, parentCosts }: RunContext, name: string): number[] {
+  const { least } = reachOf(costs[name]!, parent.config.blocks, space.layers.map(blockChoices));
+  const step = (parentCosts[name]! - least) / sweepPoints;
+  const values = Array.from({ length: sweepPoints }, (_, i) => least + (i + 1) * step);
+  return name === "params" || name === "memory" ? values.map(Math.ceil) : values;
 }
 
-function infeasible({ message, constraints, nearest }: Infeasibility, { parentCosts }: RunContext): EspalierError {
-  const shown = (name: string, value: number) => {
-    const share = `${((100 * value) / parentCosts[name as CostName]).toFixed(1)} % of the parent`;
-    return `${name} ${name === "memory" ? formatBytes(value) : formatCount(value)} (${share})`;
-  };
+function infeasible({ message, constraints, nearest }: Infeasibility, context: RunContext): EspalierError {
+  const shown = (name: string, value: number) => showCost(context, name, value);
   const asked = constraints.map(({ name, budget }) => shown(name, budget)).join(" and ");
   const reachable = Object.entries(nearest.max).map(([name, value]) => shown(name, value));
   return new EspalierError({

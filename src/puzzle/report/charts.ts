@@ -2,7 +2,7 @@
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 import { formatBytes, formatCount, type Interval } from "../../base/index.js";
-import type { ComputePoint, LossCurve, ReportData, ReportModel, ReportScores } from "./data.js";
+import type { ComputePoint, LossCurve, ReportData, ReportFrontier, ReportModel, ReportScores } from "./data.js";
 import { showInterval, showNumber, tableModels } from "./format.js";
 import { type Markup, raw } from "./markup.js";
 import { colorOf, symbolOf } from "./palette.js";
@@ -47,20 +47,19 @@ function dotStyle(model: Model) {
 }
 
 /** Summed scores against the budget as a line; measured children, with their intervals, where they came to stand. */
-export function drawFrontier(data: ReportData): Markup | undefined {
-  const { frontier } = data;
-  if (!frontier || frontier.points.length < 2) return undefined;
-  const show = frontier.name === "params" ? shortCount : frontier.unit === "bytes" ? formatBytes : plainNumber;
+export function drawFrontier(data: ReportData, frontier: ReportFrontier): Markup | undefined {
+  if (frontier.points.length < 2) return undefined;
+  const show = showOf(frontier);
   // The child last, on top.
   const placed = tableModels(data)
     .reverse()
     .flatMap((model) => {
-      const cost = model.cost ?? (frontier.name === "params" ? model.parameters : undefined);
+      const cost = model.costs?.[frontier.name] ?? (frontier.name === "params" ? model.parameters : undefined);
       return model.kl && cost !== undefined ? [{ model, cost, kl: model.kl }] : [];
     });
   const points = frontier.points.filter(({ objective }) => objective > 0);
   const y = logScale([
-    data.search.objective,
+    ...(frontier.objective ? [frontier.objective] : []),
     ...points.map(({ objective }) => objective),
     ...placed.flatMap(({ kl }) => inside(kl)),
   ]);
@@ -82,23 +81,29 @@ export function drawFrontier(data: ReportData): Markup | undefined {
           fill: "var(--ink)",
           title: ({ budget, objective }) => `${show(budget)}: summed scores ${showNumber(objective)}`,
         }),
-        ...(own
-          ? [
-              Plot.dot([own], {
-                x: "cost",
-                y: () => data.search.objective,
-                r: 6,
-                stroke: "var(--child)",
-                strokeWidth: 2,
-                title: () => `child: summed scores ${showNumber(data.search.objective)}`,
-              }),
-            ]
-          : []),
+        ...(own && frontier.objective ? [ring(own.cost, frontier.objective)] : []),
         ...marks,
       ],
     },
     `Frontier: least summed score for budgets of ${frontier.name} from ${show(frontier.points[0]!.budget)} to ${show(frontier.points.at(-1)!.budget)}, and the measured divergence of ${placed.map(({ model, kl }) => `${model.name} ${showNumber(kl.mean)}`).join(", ")}.`,
   );
+}
+
+function ring(cost: number, objective: number): Plot.Markish {
+  return Plot.dot([{ cost, objective }], {
+    x: "cost",
+    y: "objective",
+    r: 6,
+    stroke: "var(--child)",
+    strokeWidth: 2,
+    title: () => `child: summed scores ${showNumber(objective)}`,
+  });
+}
+
+function showOf({ name, unit }: ReportFrontier): (value: number) => string {
+  if (name === "params") return shortCount;
+  if (unit === "bytes") return formatBytes;
+  return unit === "s" ? (seconds) => `${showNumber(1000 * seconds)} ms` : plainNumber;
 }
 
 /** Children of one budget stand at nearly one place: pixels by which to move each so that they can be told apart. */

@@ -14,13 +14,15 @@ export interface ReportModel {
   kl?: Interval;
   /** For a baseline: its KL minus the child's, paired by sequence; above zero where the child is nearer to the parent. */
   klAboveChild?: Interval;
-  /** KL before distillation. */
+  /** KL before distillation; all there is of a baseline that was not distilled. */
   klBeforeDistillation?: Interval;
+  /** As `klAboveChild`, both before distillation. */
+  klAboveChildBefore?: Interval;
   /** Tokens a second in llama.cpp. */
   speed?: { prefill: Interval; decode: Interval };
   blocks?: BlockConfig[];
-  /** Total of the cost that the frontier is drawn over. Defaults to `parameters` where that cost is "params". */
-  cost?: number;
+  /** Totals by cost, for the frontiers; `params` defaults to `parameters`. */
+  costs?: Record<string, number>;
 }
 
 /** KL over a stage: "calibrate", "refit", "distil 0.1M tokens"; seconds of compute up to here. */
@@ -59,6 +61,25 @@ export interface ReportSearch {
   budgets: { name: string; unit?: string; max: number; total: number; parent?: number; shadowPrice: number }[];
 }
 
+export interface ReportFrontier {
+  name: string;
+  /** `bytes`, `s`. */
+  unit?: string;
+  points: { budget: number; objective: number }[];
+  /** Least sum of scores of the child at hand, for the ring that marks its place. */
+  objective?: number;
+}
+
+export interface ReportSpeedPrediction {
+  model: string;
+  /** `decode`, `latency`, ... */
+  cost: string;
+  /** Tokens a second, or seconds for `latency`. */
+  predicted: number;
+  measured: Interval;
+  unit: string;
+}
+
 /** All that the report and the terminal table show. Absent parts are left out of the page. */
 export interface ReportData {
   title: string;
@@ -71,8 +92,12 @@ export interface ReportData {
   parentTraining?: string;
   /** The text set aside, and how much of it was measured. */
   evaluation: { text: string; tokens: number; sequences: number };
-  /** Summed scores against the budget of the first constraint: the frontier of the search. */
-  frontier?: { name: string; unit?: string; points: { budget: number; objective: number }[] };
+  /** KL from the parent of each kind of text that the evaluation has. */
+  klByKind?: { kind: string; kl: Interval }[];
+  /** Summed scores against budgets of one cost each, all others free: the frontiers of the search. */
+  frontiers?: ReportFrontier[];
+  /** Predicted (summed measured costs of blocks) against measured speed of whole models. */
+  speedPredictions?: ReportSpeedPrediction[];
   /** Predicted (summed scores) against measured KL of assembled children, before distillation. */
   predictions?: { model: string; predicted: number; measured: Interval }[];
   compute?: ComputePoint[];

@@ -1,3 +1,3 @@
 export type * from "./data.js";
-export { renderReport } from "./page.js";
+export { renderOverview, renderReport } from "./page.js";
 export { renderSamples, renderTable } from "./table.js";

@@ -1,7 +1,7 @@
 import { formatBytes, formatSeconds } from "../../base/index.js";
 import { drawArchitecture } from "./architecture.js";
 import type { ReportData, ReportModel } from "./data.js";
-import { headline, showCost, showCount, showNumber, tableModels } from "./format.js";
+import { headline, showCost, showCount, showInterval, showNumber, tableModels } from "./format.js";
 import { html, type Markup, raw } from "./markup.js";
 import { drawKey } from "./palette.js";
 import { style } from "./style.js";
@@ -9,34 +9,111 @@ import { tableColumns } from "./table.js";
 
 type Charts = typeof import("./charts.js");
 
-/** The report as one self-contained HTML file: no script, nothing loaded from elsewhere. */
+/** The report of one child as one self-contained HTML file: no script, nothing loaded from elsewhere. */
 export async function renderReport(data: ReportData): Promise<string> {
   // Loaded here, because the chart library is large and nothing else needs it.
   const charts = await import("./charts.js");
-  const sections = [
+  return page(data.title, [
     intro(data),
     mainTable(data),
     architecture(data),
     curves(data, charts),
+    speedTable(data),
     samples(data),
     certificate(data),
     scores(data, charts),
     exportedFiles(data),
     stages(data),
     reproduce(data),
-  ];
+  ]);
+}
+
+export interface Overview {
+  title: string;
+  /** What parent and children wrote after the same beginnings. */
+  samples: NonNullable<ReportData["samples"]>;
+}
+
+/** One page above the reports of several children of a library; each report lies in `NAME/report.html`. */
+export async function renderOverview(
+  children: readonly ReportData[],
+  { title, samples: texts }: Overview,
+): Promise<string> {
+  const charts = await import("./charts.js");
+  const [first] = children;
+  const together = togetherOf(children, title, texts);
+  const table = { ...together, baselines: children.flatMap(rowsOfChild).slice(1) };
+  delete table.klByKind;
+  return page(title, [
+    html`<h1>${title}</h1>
+${children.map((data) => html`<p class="lead"><a href="${data.child.name}/report.html">${data.child.name}</a>, ${data.title}: ${headline(data)}</p>`)}`,
+    mainTable(table),
+    children.map((data) => html`<h2>${data.child.name}</h2>${architectureFigure(data)}`),
+    frontiers(together, charts),
+    speedTable({ ...first!, speedPredictions: children.flatMap((data, i) => speedRows(data, i === 0)) }),
+    samples(together),
+    stages(first!),
+    reproduce(first!),
+  ]);
+}
+
+/** The child, and of its baselines the nearest to the parent. */
+function rowsOfChild({ child, baselines }: ReportData): ReportModel[] {
+  const klOf = ({ kl, klBeforeDistillation }: ReportModel) =>
+    (kl ?? klBeforeDistillation)?.mean ?? Number.POSITIVE_INFINITY;
+  const measured = baselines.filter(({ kl }) => kl);
+  const [best] = [...(measured.length > 0 ? measured : baselines)].sort((a, b) => klOf(a) - klOf(b));
+  return [child, ...(best ? [{ ...best, name: `${child.name}: ${best.name}` }] : [])];
+}
+
+/** All children in one set of data: the first as "the child", the others beside it. */
+function togetherOf(children: readonly ReportData[], title: string, samples: Overview["samples"]): ReportData {
+  const [first, ...others] = children;
+  const frontiers = new Map(
+    children.flatMap(({ frontiers = [] }) =>
+      frontiers.map(({ objective: _own, ...frontier }) => [frontier.name, frontier] as const),
+    ),
+  );
+  return {
+    ...first!,
+    title,
+    samples,
+    baselines: others.map(({ child }) => ({ ...child, role: "baseline" as const })),
+    frontiers: [...frontiers.values()],
+  };
+}
+
+function speedRows({ speedPredictions = [], child }: ReportData, withParent: boolean) {
+  return speedPredictions.filter(({ model }) => model === child.name || (withParent && model === "parent"));
+}
+
+function frontiers(data: ReportData, charts: Charts): Markup {
+  const drawn = (data.frontiers ?? []).map((frontier) => ({
+    name: frontier.name,
+    chart: charts.drawFrontier(data, frontier),
+  }));
+  return html`<div class="pair">${drawn.map(
+    ({ name, chart }) => html`
+<section><h2>Frontier: ${name}</h2><figure class="panel"><ul class="legend">${[data.child, ...data.baselines].map((model) => html`<li>${drawKey(model)}${model.name}</li>`)}</ul>${chart}<figcaption>${frontierCaption}</figcaption></figure></section>`,
+  )}</div>`;
+}
+
+const frontierCaption =
+  "Line: the least sum of scores that any choice of blocks reaches under each budget, all other costs free, before distillation (an exact optimum at each point). Ring: the child's place on it. Filled marks: divergence measured on the finished children, moved a little sideways where they coincide.";
+
+function page(title: string, sections: readonly (Markup | readonly Markup[])[]): string {
   return html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="Espalier">
-<title>${data.title}</title>
+<title>${title}</title>
 <style>${raw(style)}</style>
 </head>
 <body>
 <main>
-${sections}
+${sections.flat()}
 <footer>Made by Espalier. This page is one file: no script, nothing loaded from elsewhere.</footer>
 </main>
 </body>
@@ -62,7 +139,8 @@ function mainTable(data: ReportData): Markup {
 <tr class="${model.role}"><th scope="row">${model.name}</th>${columns.map(({ cell }) => html`<td>${splitNote(cell(model) || "–")}</td>`)}</tr>`,
   )}
 </tbody></table></figure>
-${data.parentTraining ? html`<p class="note">${data.parentTraining}</p>` : ""}`;
+${data.parentTraining ? html`<p class="note">${data.parentTraining}</p>` : ""}
+${data.klByKind ? html`<p class="note">The child's KL by kind of text: ${data.klByKind.map(({ kind, kl }) => `${kind} ${showInterval(kl)}`).join("; ")}.</p>` : ""}`;
 }
 
 /** What stands in brackets goes below, smaller. */
@@ -71,13 +149,16 @@ function splitNote(text: string): Markup {
   return value === undefined ? html`${text}` : html`${value}<span class="sub">${note}</span>`;
 }
 
-function architecture({ parent, child, parentConfig }: ReportData): Markup {
+function architecture(data: ReportData): Markup {
+  return data.child.blocks ? html`<h2>The child, layer by layer</h2>${architectureFigure(data)}` : html``;
+}
+
+function architectureFigure({ parent, child, parentConfig }: ReportData): Markup {
   if (!child.blocks || !parent.blocks) return html``;
   const unit = parentConfig
     ? "Heights are shares of the parameters of the same part of the parent"
     : "Heights are shares of the parent's key-value heads and widths";
-  return html`<h2>The child, layer by layer</h2>
-<figure class="panel wide">
+  return html`<figure class="panel wide">
 <ul class="legend">${swatch("attention", "attention")}${swatch("ffn", "feed-forward")}${swatch("ffn", "one linear map instead", "hatch")}${swatch("ffn", "the parent's outline", "outline")}</ul>
 ${drawArchitecture(parent.blocks, child.blocks, parentConfig)}
 <figcaption>${unit}; an empty, dashed outline is a part that was removed. Point at a bar for its exact size.</figcaption>
@@ -93,11 +174,11 @@ function swatch(color: string, label: string, kind: "solid" | "hatch" | "outline
 
 function curves(data: ReportData, charts: Charts): Markup {
   const figures: [title: string, chart: Markup | undefined, caption: string][] = [
-    [
-      "Frontier",
-      charts.drawFrontier(data),
-      "Line: the least sum of scores that any choice of blocks reaches under each budget, before distillation (an exact optimum at each point). Ring: the child's place on it. Filled marks: divergence measured on the finished children, moved a little sideways where they coincide.",
-    ],
+    ...(data.frontiers ?? []).map((frontier, i): [string, Markup | undefined, string] => [
+      i === 0 ? "Frontier" : `Frontier: ${frontier.name}`,
+      charts.drawFrontier(data, frontier),
+      frontierCaption,
+    ]),
     [
       "Predicted against real",
       charts.drawPredictions(data),
@@ -144,6 +225,19 @@ ${list.map(
 
 function withoutPrompt(text: string, prompt: string): string {
   return text.startsWith(prompt) ? text.slice(prompt.length) : text;
+}
+
+function speedTable({ speedPredictions: rows = [] }: ReportData): Markup {
+  if (rows.length === 0) return html``;
+  const show = (value: number, unit: string) => `${showNumber(value)} ${unit}`;
+  return html`<h2>Predicted against measured speed</h2>
+<figure class="panel"><table><thead><tr><th scope="col">model</th><th scope="col">cost</th><th scope="col">predicted</th><th scope="col">measured (95 %)</th><th scope="col">predicted too high by</th></tr></thead>
+<tbody>${rows.map(
+    ({ model, cost, predicted, measured, unit }) => html`
+<tr><th scope="row">${model}</th><td>${cost}</td><td>${show(predicted, unit)}</td><td>${splitNote(showInterval(measured))}</td><td>${(100 * (predicted / measured.mean - 1)).toFixed(1)} %</td></tr>`,
+  )}
+</tbody></table>
+<figcaption>Predicted: the measured costs of the model's blocks, added up. They were taken on files of many equal blocks. In a whole model blocks of different shapes follow each other, share the caches and wait for each other's threads, which the sum leaves out.</figcaption></figure>`;
 }
 
 function certificate({ search }: ReportData): Markup {

@@ -46,7 +46,7 @@ describe("the page", () => {
   test("shows what was measured", async () => {
     const document = await page(exampleReport());
     const rows = texts(document, "tbody tr").map((row) => row.replace(/\s+/g, " "));
-    expect(rows[1]).toBe("child155,90460.0 %647 KiB4.810.1610.150 to 0.1729,5601,612");
+    expect(rows[1]).toBe("child155,90460.0 %647 KiB4.810.4900.1610.150 to 0.1729,5601,612");
     const titles = texts(document, "svg title");
     expect(titles).toContain("Layer 0, feed-forward: width 128 of 172");
     expect(titles.filter((title) => title.startsWith("Layer "))).toHaveLength(10);
@@ -92,13 +92,13 @@ describe("the page", () => {
 test("the terminal table", () => {
   const [head, rule, ...rest] = renderTable(exampleReport()).split("\n");
   expect(head).toBe(
-    "                parameters      file  perplexity   KL, nats/token (95 %)  prefill tok/s  decode tok/s",
+    "                parameters      file  perplexity  KL before   KL, nats/token (95 %)  prefill tok/s  decode tok/s",
   );
   expect(rule).toMatch(/^-+$/);
   expect(rest.slice(0, 3)).toEqual([
-    "parent             260,032  1.03 MiB        4.21                                  6,120         1,105",
-    "child     155,904 (60.0 %)   647 KiB        4.81  0.161 (0.150 to 0.172)          9,560         1,612",
-    "uniform   148,000 (56.9 %)   617 KiB        4.84  0.212 (0.200 to 0.224)          9,000         1,400",
+    "parent             260,032  1.03 MiB        4.21                                             6,120         1,105",
+    "child     155,904 (60.0 %)   647 KiB        4.81      0.490  0.161 (0.150 to 0.172)          9,560         1,612",
+    "uniform   148,000 (56.9 %)   617 KiB        4.84      0.657  0.212 (0.200 to 0.224)          9,000         1,400",
   ]);
 });
 
@@ -155,7 +155,7 @@ test("samples stand side by side, broken between words", () => {
       },
     ],
   };
-  expect(renderSamples(data).split("\n")).toEqual([
+  expect(renderSamples(data.samples!).split("\n")).toEqual([
     `${"parent".padEnd(54)}  child`,
     "",
     `${"Once upon a time there was a little girl who lived in".padEnd(54)}  Once.`,

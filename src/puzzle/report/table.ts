@@ -35,6 +35,10 @@ export function tableColumns({ parent }: ReportData): TableColumn[] {
     },
     { title: "file", cell: ({ fileBytes }) => (fileBytes === undefined ? "" : formatBytes(fileBytes)) },
     { title: "perplexity", cell: ({ perplexity }) => (perplexity === undefined ? "" : showNumber(perplexity)) },
+    {
+      title: "KL before",
+      cell: ({ klBeforeDistillation }) => (klBeforeDistillation ? showNumber(klBeforeDistillation.mean) : ""),
+    },
     { title: "KL, nats/token (95 %)", cell: ({ kl }) => (kl ? showInterval(kl) : "") },
     {
       title: "above the child's (95 %)",
@@ -52,17 +56,26 @@ function showSpeed(tokensPerSecond: number): string {
 function footnotes(data: ReportData): string[] {
   const { evaluation, parentTraining } = data;
   const measured = `Measured on ${showCount(evaluation.tokens)} set-aside tokens in ${showCount(evaluation.sequences)} sequences (${evaluation.text}).`;
-  return [headline(data), measured, ...(parentTraining ? [parentTraining] : [])];
+  const kinds = data.klByKind?.map(({ kind, kl }) => `${kind} ${showInterval(kl)}`).join("; ");
+  return [
+    headline(data),
+    measured,
+    ...(kinds ? [`The child's KL by kind of text: ${kinds}.`] : []),
+    ...(parentTraining ? [parentTraining] : []),
+  ];
 }
 
 const columnWidth = 54;
 
 /** What two models wrote after the same beginning, side by side; more models than two stand below each other. */
-export function renderSamples({ samples = [] }: ReportData): string {
-  const pairs = samples.flatMap(({ outputs }) =>
-    outputs.flatMap((_, i) => (i % 2 === 0 ? [outputs.slice(i, i + 2)] : [])),
-  );
-  return pairs.map((pair) => besideEachOther(pair.map(({ model, text }) => [model, "", ...wrap(text)]))).join("\n\n");
+export function renderSamples(samples: NonNullable<ReportData["samples"]>): string {
+  return samples
+    .map(({ prompt, outputs }) => {
+      const pairs = outputs.flatMap((_, i) => (i % 2 === 0 ? [outputs.slice(i, i + 2)] : []));
+      const shown = pairs.map((pair) => besideEachOther(pair.map(({ model, text }) => [model, "", ...wrap(text)])));
+      return [...(samples.length > 1 ? [`> ${prompt}`] : []), ...shown].join("\n\n");
+    })
+    .join("\n\n");
 }
 
 function besideEachOther(columns: readonly (readonly string[])[]): string {

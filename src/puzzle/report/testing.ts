@@ -91,13 +91,16 @@ export function exampleReport(layers = 5): ReportData {
     parentTraining:
       "The parent was trained on this corpus (TinyStories), so the set-aside text is new to the child and may not be to the parent.",
     evaluation: { text: "TinyStories sample, last tenth", tokens: 32_768, sequences: 128 },
-    frontier: {
-      name: "params",
-      points: Array.from({ length: 12 }, (_, i) => ({
-        budget: 60_000 + i * 18_000,
-        objective: 2.2 * Math.exp(-i / 3.1) + (i === 11 ? -0.05 : 0),
-      })),
-    },
+    frontiers: [
+      {
+        name: "params",
+        points: Array.from({ length: 12 }, (_, i) => ({
+          budget: 60_000 + i * 18_000,
+          objective: 2.2 * Math.exp(-i / 3.1) + (i === 11 ? -0.05 : 0),
+        })),
+        objective: 0.52,
+      },
+    ],
     predictions: [
       { model: "child", predicted: 0.52, measured: around(0.49, 0.04) },
       { model: "uniform", predicted: 0.83, measured: around(0.66, 0.05) },
