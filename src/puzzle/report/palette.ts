@@ -8,14 +8,14 @@ export function colorOf({ name, role }: Pick<ReportModel, "name" | "role">): str
   return `var(--${kind ?? "other"})`;
 }
 
-export type Mark = "circle" | "triangle" | "square" | "diamond" | "times";
+export type Mark = "circle" | "triangle" | "square" | "diamond" | "star";
 
 /** And one shape, for readers who do not tell the colours apart. */
 export function symbolOf({ name, role }: Pick<ReportModel, "name" | "role">): Mark {
   if (role !== "baseline") return "circle";
   if (name.startsWith("uniform")) return "square";
   if (name.startsWith("greedy")) return "triangle";
-  return name.startsWith("random") ? "diamond" : "times";
+  return name.startsWith("random") ? "diamond" : "star";
 }
 
 const outlines: Record<Mark, string> = {
@@ -23,7 +23,7 @@ const outlines: Record<Mark, string> = {
   triangle: "M7 2l5.5 9.5h-11z",
   square: "M2.5 2.5h9v9h-9z",
   diamond: "M7 1l4 6l-4 6l-4-6z",
-  times: "M3 1l4 4l4-4l2 2l-4 4l4 4l-2 2l-4-4l-4 4l-2-2l4-4l-4-4z",
+  star: "M7 1l1.6 4h4.4l-3.5 2.7l1.3 4.3l-3.8-2.6l-3.8 2.6l1.3-4.3l-3.5-2.7h4.4z",
 };
 
 /** What stands for a model in the charts, for their legends. */
