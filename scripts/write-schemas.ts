@@ -1,6 +1,7 @@
 // Writes the JSON Schemas that editors and other programs read, from the schemas that the code checks with.
 import { writeFileAtomic } from "../src/base/index.js";
 import { recipeJsonSchema } from "../src/pipeline/recipe.js";
+import { costTableJsonSchema } from "../src/plan/index.js";
 import { resultJsonSchema } from "../src/puzzle/result.js";
 
 const write = (name: string, schema: unknown) =>
@@ -8,3 +9,4 @@ const write = (name: string, schema: unknown) =>
 
 await write("recipe", recipeJsonSchema());
 await write("result", resultJsonSchema());
+await write("costs", costTableJsonSchema());

@@ -8,6 +8,10 @@ const commands: Record<string, { summary: string; load: () => Promise<{ createCo
   run: { summary: "run a recipe (default: recipes/start.json)", load: () => import("./commands/run.js") },
   reshape: { summary: "make a smaller child of a model under a budget", load: () => import("./commands/reshape.js") },
   init: { summary: "write a recipe to start from", load: () => import("./commands/init.js") },
+  measure: {
+    summary: "seconds of every sub-block in llama.cpp, for speed budgets",
+    load: () => import("./commands/measure.js"),
+  },
   search: { summary: "choose one variant per layer of a block library", load: () => import("./commands/search.js") },
   show: { summary: "configuration, blocks, parameters and sizes of a model", load: () => import("./commands/show.js") },
   export: { summary: "write a model as GGUF or Hugging Face directory", load: () => import("./commands/export.js") },

@@ -353,6 +353,18 @@ function tableOf(job: Job, times: ReadonlyMap<string, MeasuredTimes>): CostTable
   };
 }
 
+/** What to tell about a table before it decides anything: times that are not clearly above nothing. */
+export function doubtsOf({ shapes }: CostTable): string[] {
+  const wide = ({ mean, high, low }: Interval) => high - low > mean;
+  const doubtful = shapes
+    .filter(({ prefill, decode }) => [...prefill, ...decode].some(({ seconds }) => wide(seconds)))
+    .map(({ part, id }) => `${part} ${id}`);
+  if (doubtful.length === 0) return [];
+  return [
+    `intervals as wide as the times themselves: ${doubtful.join(", ")}; was the machine busy? measure again with more --repeats`,
+  ];
+}
+
 /** a - factor * (b + c + ...), point by point; the intervals of independent means add as squares. */
 export function subtract(a: MeasuredTimes, others: readonly MeasuredTimes[], factor = 1): MeasuredTimes {
   const less = (value: Interval, taken: readonly Interval[]): Interval => {
