@@ -30,6 +30,7 @@ import {
 import { createRuntime, type Runtime } from "../src/runtime/index.js";
 import { loadTokenizer } from "../src/tokenizer/index.js";
 import type { Bench } from "./main.js";
+import { compareRace, describeRace, type RaceRow } from "./race.js";
 
 /** A model and how much of it, and of text, is measured. */
 interface Case {
@@ -55,7 +56,7 @@ const stories = {
   text: bundledTextPath("train"),
   space: {},
   calibrationTokens: 24_576,
-  scoringTokens: 4_096,
+  scoringTokens: 8_192,
   counts: [16_384, 65_536, 262_144],
   learningRate: 3e-3,
   distilled: ["sliced by contribution", "closed form"],
@@ -94,6 +95,8 @@ interface Row {
   seconds: number;
   /** Sum of the replace-one-block KL, nats a token, over all layers. */
   kl: { total: number; ffnWidths: number; ffnLinear: number; kvHeads: number; attentionLinear: number };
+  /** With the closed form: racing against scoring everything, on whole models. */
+  race?: RaceRow;
 }
 
 /** Arguments: names of models (default: all) and numbers of tokens (default: the model's own). */
@@ -152,6 +155,19 @@ async function measureModel(one: Case, path: string, text: string, say: (text: s
       buildVariants({ ...quiet, ...options, runtime, parent, space, statistics, directory }),
     );
     await add(method, 0, calibrating + building, directory);
+    if (method === "closed form" && !one.layers) {
+      const library = openBlockLibrary(directory, parent);
+      const captured = join(root, "scoring");
+      rows.at(-1)!.race = await compareRace(root, {
+        ...quiet,
+        engine,
+        space,
+        library,
+        text: bed.scoring,
+        captured,
+        joint: false,
+      });
+    }
     for (const tokens of one.distilled.includes(method) ? counts : []) {
       const trained = `${directory}-${tokens}`;
       const library = openBlockLibrary(directory, parent);
@@ -278,6 +294,7 @@ function payingPoint(name: string, rows: readonly Row[]): string {
   return [
     `closed form: KL ${closed.kl.total.toFixed(3)} in ${closed.seconds.toFixed(1)} s`,
     `N, the seconds in which block distillation from slices reaches it: ${said}, ${n === undefined ? "more than " : ""}${ratio.toFixed(1)} times as long`,
+    ...(closed.race ? [describeRace(closed.race)] : []),
     ...(better ? [`distilling the closed form pays from ${better.tokens} tokens a variant`] : []),
   ].join("\n");
 }
