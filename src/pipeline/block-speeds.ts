@@ -48,12 +48,19 @@ export interface MeasureCostsRequest {
   repeats?: number;
   /** Threads of one evaluation. Defaults to what the parent in this type would be run with. */
   threads?: number | undefined;
+  /** A sample repeats its work until it has lasted this long, in seconds. Defaults to 0.1. */
+  sampleSeconds?: number;
+  /** Where to measure. Defaults to llama.cpp on this machine's processor. */
+  llama?: Timer;
   /** Whole models to time in the same rounds, by name. Defaults to none. */
   whole?: Readonly<Record<string, readonly BlockConfig[]>>;
   store: Store;
   onEvent: OnEvent;
   signal: AbortSignal;
 }
+
+/** What measuring needs of llama.cpp. */
+export type Timer = Pick<LlamaCpp, "version" | "timeMany">;
 
 export interface MeasuredCosts {
   table: CostTable;
@@ -73,10 +80,9 @@ const version = 1;
  * alike. Times already measured for the same shape, type, scenario, machine and versions are taken as they are.
  */
 export async function measureCosts(request: MeasureCostsRequest): Promise<MeasuredCosts> {
-  const { threads: asked } = request;
-  const llama = createLlamaCpp(asked === undefined ? {} : { threads: asked });
+  const own = request.llama ? undefined : createLlamaCpp();
   try {
-    const job = await createJob(request, llama);
+    const job = await createJob(request, request.llama ?? own!);
     const artifact = await request.store.produce(
       {
         stage: "costs",
@@ -92,13 +98,12 @@ export async function measureCosts(request: MeasureCostsRequest): Promise<Measur
     const { whole, ...table } = (await readJson(path)) as { whole: MeasuredCosts["whole"] };
     return { table: checkCostTable(table, path), whole, artifact };
   } finally {
-    await llama.dispose();
+    await own?.dispose();
   }
 }
 
 interface Job extends Required<Omit<MeasureCostsRequest, "config" | "space" | "threads">> {
   parent: ModelConfig;
-  llama: LlamaCpp;
   machine: MachineFacts;
   threads: number;
   versions: CostTable["versions"];
@@ -108,8 +113,16 @@ interface Job extends Required<Omit<MeasureCostsRequest, "config" | "space" | "t
   key: unknown & object;
 }
 
-async function createJob(request: MeasureCostsRequest, llama: LlamaCpp): Promise<Job> {
-  const { config: parent, space, type = "q8_0", scenarios = [defaultScenario], repeats = 5, whole = {} } = request;
+async function createJob(request: MeasureCostsRequest, llama: Timer): Promise<Job> {
+  const {
+    config: parent,
+    space,
+    type = "q8_0",
+    scenarios = [defaultScenario],
+    repeats = 5,
+    whole = {},
+    sampleSeconds = 0.1,
+  } = request;
   const machine = await machineFacts();
   const { package: binding, llamaCpp, mathCores } = await llama.version({ signal: request.signal });
   const versions = { "llama.cpp": llamaCpp, "node-llama-cpp": binding };
@@ -130,7 +143,15 @@ async function createJob(request: MeasureCostsRequest, llama: LlamaCpp): Promise
   ];
   const { blocks: _blocks, modelType: _modelType, family: _family, ...shape } = parent;
   const { processor, platform } = machine;
-  const key = { espalier: packageVersion(), versions, machine: { processor, platform, threads }, type, shape, repeats };
+  const key = {
+    espalier: packageVersion(),
+    versions,
+    machine: { processor, platform, threads },
+    type,
+    shape,
+    repeats,
+    sampleSeconds,
+  };
   return {
     ...request,
     parent,
@@ -144,6 +165,7 @@ async function createJob(request: MeasureCostsRequest, llama: LlamaCpp): Promise
     type,
     scenarios: [...scenarios],
     repeats,
+    sampleSeconds,
     whole,
   };
 }
@@ -157,11 +179,9 @@ function halvesOf(parent: ModelConfig, { layers }: Space): SubBlock[] {
   const add = (half: SubBlock) => halves.set(`${half.part} ${subBlockId(half)}`, half);
   const { attention, ffn } = parentBlock(parent);
   add({ part: "attention", config: attention });
+  for (const layer of layers) for (const { config } of layer.attention) add({ part: "attention", config });
   add({ part: "ffn", config: ffn });
-  for (const layer of layers) {
-    for (const { config } of layer.attention) add({ part: "attention", config });
-    for (const { config } of layer.ffn) add({ part: "ffn", config });
-  }
+  for (const layer of layers) for (const { config } of layer.ffn) add({ part: "ffn", config });
   return [...halves.values()].filter(({ config }) => config.kind !== "none");
 }
 
@@ -232,6 +252,7 @@ async function measureGroup(job: Job, group: ReadonlyMap<Unit, Scenario[]>, dire
     const samples = await llama.timeMany(files, {
       threads,
       repeats,
+      sampleSeconds: job.sampleSeconds,
       signal,
       onProgress: (done, total) => onEvent({ event: "progress", stage: "costs", done, total, unit: "samples" }),
     });

@@ -47,7 +47,8 @@ function linear({ fixed, filler, seconds }: Lookup, evaluate: Evaluate): LinearC
   const byHalf = new Map<string, number>();
   const half = (asked: SubBlock): number => {
     const key = `${asked.part} ${subBlockId(asked)}`;
-    if (!byHalf.has(key)) byHalf.set(key, seconds(asked, evaluate));
+    // Noise may leave less than nothing; a block that saves time by being there would mislead every search.
+    if (!byHalf.has(key)) byHalf.set(key, Math.max(0, seconds(asked, evaluate)));
     return byHalf.get(key)!;
   };
   return {
@@ -55,7 +56,7 @@ function linear({ fixed, filler, seconds }: Lookup, evaluate: Evaluate): LinearC
     block: ({ attention, ffn }) =>
       half({ part: "attention", config: attention }) +
       half({ part: "ffn", config: ffn }) +
-      fillers({ attention, ffn }) * evaluate(filler),
+      fillers({ attention, ffn }) * Math.max(0, evaluate(filler)),
   };
 }
 
