@@ -127,6 +127,26 @@ describe("a request that cannot be met", () => {
     expect(filesBelow(join(directory, "store"))).toEqual([]);
   });
 
+  test("a bound that only a child without whole layers meets is refused, unless that is allowed", async () => {
+    const { message, exitCode } = await failureOf({ budget: { params: "17%" } });
+    expect([message, exitCode]).toEqual([
+      expect.stringMatching(/without leaving whole layers out.*--drop-layers, or ask/),
+      2,
+    ]);
+    expectNothingHalfWritten();
+  });
+
+  test("conversations for a parent without a chat template", async () => {
+    const train = join(directory, "chats.jsonl");
+    writeFileSync(train, '{"messages": [{"role": "user", "content": "Hello"}]}\n');
+    const { message, exitCode } = await failureOf({ text: { train } });
+    expect([message, exitCode]).toEqual([
+      expect.stringMatching(/chats\.jsonl: expected a chat template in .*plain text/),
+      2,
+    ]);
+    expectNothingHalfWritten();
+  });
+
   test("sequences longer than the parent was made for", async () => {
     const { message, exitCode } = await failureOf({ length: 4096 });
     expect([message, exitCode]).toEqual([expect.stringMatching(/at most 512 tokens.*4096/), 2]);

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { mkdir, open, readFile, rename, rm, stat, statfs } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import { EspalierError, isNodeError, messageOf } from "./errors.js";
 
 /** Bytes at random positions, whatever holds them. */
@@ -191,4 +191,15 @@ function canonicalJson(value: unknown): string {
       ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
       : inner,
   );
+}
+
+/** Bytes free on the disk that holds `path`, or will hold it. */
+export async function freeDiskBytes(path: string): Promise<number> {
+  const { bavail, bsize } = await statfs(await nearestExisting(resolve(path)));
+  return bavail * bsize;
+}
+
+/** The path itself, or the first above it that is there. */
+async function nearestExisting(path: string): Promise<string> {
+  return (await fileExists(path)) ? path : nearestExisting(dirname(path));
 }

@@ -7,6 +7,7 @@ export {
   digestJson,
   fileError,
   fileExists,
+  freeDiskBytes,
   hashFile,
   memorySource,
   openFile,

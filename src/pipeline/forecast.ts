@@ -58,7 +58,8 @@ export async function forecast(recipe: Recipe, options: RunOptions = {}): Promis
   }
 }
 
-function workOf(context: RunContext, choices: ReturnType<typeof blockChoices>[]): ReshapeWork {
+/** What the run does, as the forecast counts it. */
+export function workOf(context: RunContext, choices: ReturnType<typeof blockChoices>[]): ReshapeWork {
   const { recipe, space, children } = context;
   const baselines = recipe.baselines.reduce((sum, kind) => sum + (kind === "random" ? 3 : 1), 0);
   const scoredIn = ({ attention, ffn }: (typeof space.layers)[number]) =>

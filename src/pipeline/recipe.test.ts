@@ -58,7 +58,7 @@ describe("children", () => {
       { name: "child", budgets: [{ cost: "params", share: 0.6 }], text: "params 60%" },
     ]);
     const children = { small: { params: "50%" }, fast: { "latency@chat": ["2s", "80%"] } };
-    const scenarios = { chat: { input: 100, output: 20 } };
+    const scenarios = { chat: { input: 100, output: 20, batch: 4 } };
     expect(childrenOf(read({ budget: { memory: "1GB~3%" }, children, scenarios }))).toEqual([
       {
         name: "small",
@@ -86,7 +86,8 @@ describe("children", () => {
     [{ children: { parent: { params: "50%" } } }, "a name that the table's own rows have"],
     [{ children: { "../x": { params: "50%" } } }, "children.../x: a name has letters"],
     [{ budget: { "latency@chat": "2s" } }, 'no scenario "chat"; there are: none'],
-    [{ children: { a: { "decode@x": "2x" } }, scenarios: { y: {} } }, 'no scenario "x"; there are: y'],
+    [{ children: { a: { "decode@x": "2x" } }, scenarios: { y: use } }, 'no scenario "x"; there are: y'],
+    [{ budget: { "decode@y": "2x" }, scenarios: { y: { input: 9, output: 9 } } }, "scenarios.y.batch: "],
     [{ budget: { "params@chat": "50%" } }, "only for prefill, decode, throughput, latency"],
     [{ budget: { params: "50%~90%" } }, "a margin of more than 0 % and less than 50 %"],
     [{ budget: { decode: "0.5x" } }, "tokens a second, or at least 1x of the parent's"],

@@ -30,7 +30,7 @@ const budgetSchema = z
   .describe('Bounds that must all hold: {"params": "60%", "decode": ["1.5x", "40tok/s~3%"]}.');
 
 const scenarioSchema = z
-  .strictObject({ input: count(512), output: count(128), batch: count(1) })
+  .strictObject({ input: z.int().min(1), output: z.int().min(1), batch: z.int().min(1) })
   .describe("Prompts of `input` tokens, `output` tokens after each, `batch` sequences at once.");
 
 const fileName = /^[a-z0-9][a-z0-9._-]{0,40}$/i;

@@ -11,6 +11,7 @@ import {
   renderTable,
 } from "../puzzle/index.js";
 import { createContext, type RunContext, type RunOptions } from "./context.js";
+import { checkDisk } from "./disk.js";
 import { priceBlocks } from "./pricing.js";
 import { checkOutput, markOutput } from "./publish.js";
 import { checkReach } from "./reach.js";
@@ -50,7 +51,8 @@ export async function reshape(recipe: Recipe, options: ReshapeOptions = {}): Pro
   try {
     for (const message of describeOmissions(base.space.omitted)) onEvent({ event: "notice", level: "info", message });
     const context = { ...base, ...(await priceBlocks(base)) };
-    checkReach(context);
+    await checkReach(context);
+    await checkDisk(context);
     await markOutput(recipe.out, recipe);
     const run = await runStages(context);
     const { stages } = recording;

@@ -201,7 +201,8 @@ function activationBytes(config: ModelConfig, rows: number, length: number): num
   return 4 * rows * (8 * hiddenSize + 4 * widestOf(config) + heads * length) + 2 * 4 * Math.min(rows, 256) * vocabSize;
 }
 
-function forecastDisk(config: ModelConfig, work: ReshapeWork): number {
+/** Bytes that a run writes to the store and the output directory. */
+export function forecastDisk(config: ModelConfig, work: ReshapeWork): number {
   const { calibrateTokens, scoreTokens, share, children, choices } = work;
   const layers = config.blocks.length;
   // Block inputs of the scoring text, covariances, starts of every variant.

@@ -22,7 +22,7 @@ export {
   reachOf,
   totalCost,
 } from "./costs.js";
-export { type Forecast, forecastReshape, type Machine, type ReshapeWork } from "./dry-run.js";
+export { type Forecast, forecastDisk, forecastReshape, type Machine, type ReshapeWork } from "./dry-run.js";
 export { measureMachine } from "./machine.js";
 export {
   fallbacks,

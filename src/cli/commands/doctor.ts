@@ -1,8 +1,8 @@
-import { readdir, stat, statfs } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { join } from "node:path";
 import { Command } from "commander";
-import { formatBytes, messageOf } from "../../base/index.js";
+import { formatBytes, freeDiskBytes, messageOf } from "../../base/index.js";
 import type { LlamaCppVersion } from "../../llamacpp/index.js";
 import type { DeviceStatus } from "../../runtime/index.js";
 import { runCommand } from "../output.js";
@@ -109,13 +109,7 @@ async function examineLlamaCpp(signal: AbortSignal): Promise<{ library: Library;
 }
 
 async function examinePlace(path: string): Promise<Place> {
-  const { bavail, bsize } = await statfs(await nearestExisting(resolve(path)));
-  return { path, usedBytes: await usedBytes(path), freeBytes: bavail * bsize };
-}
-
-async function nearestExisting(path: string): Promise<string> {
-  const found = await stat(path).catch(() => undefined);
-  return found ? path : nearestExisting(dirname(path));
+  return { path, usedBytes: await usedBytes(path), freeBytes: await freeDiskBytes(path) };
 }
 
 async function usedBytes(directory: string): Promise<number> {

@@ -128,16 +128,18 @@ function gatherChildren(texts: readonly string[]): Record<string, Record<string,
 }
 
 /** `chat:input=200,output=50,batch=1`. */
-function gatherScenarios(texts: readonly string[]): Record<string, Record<string, number>> {
-  return Object.fromEntries(
-    texts.map((text) => {
-      const [name, uses] = splitName("--scenario", text, "NAME:input=N,output=N,batch=N");
-      return [
-        name,
-        Object.fromEntries(uses.split(",").map((use) => [use.split("=")[0]!.trim(), Number(use.split("=")[1])])),
-      ];
-    }),
-  );
+function gatherScenarios(texts: readonly string[]): NonNullable<RecipeInput["scenarios"]> {
+  const scenarios = texts.map((text) => {
+    const [name, uses] = splitName("--scenario", text, "NAME:input=N,output=N,batch=N");
+    return [name, Object.fromEntries(uses.split(",").map(readUse))];
+  });
+  // The recipe's schema says what is missing.
+  return Object.fromEntries(scenarios);
+}
+
+function readUse(use: string): [string, number] {
+  const [name = "", value] = use.split("=");
+  return [name.trim(), Number(value)];
 }
 
 function splitName(where: string, text: string, expected: string): [string, string] {

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { EspalierError, readJson, writeJsonAtomic } from "../../base/index.js";
+import { readJson, writeJsonAtomic } from "../../base/index.js";
 import type { BlockConfig } from "../../models/index.js";
 import { reachOf, totalCost } from "../../plan/index.js";
 import {
@@ -9,16 +9,16 @@ import {
   buildSpace,
   choiceOf,
   chooseBaselines,
-  type Infeasibility,
   predictedKl,
   type SearchResult,
   type Space,
   search,
 } from "../../puzzle/index.js";
 import type { RunContext } from "../context.js";
-import { showCost } from "../costs-shown.js";
 import type { ChildPlan } from "../pricing.js";
+import { infeasible } from "../reach.js";
 import type { Artifact } from "../store.js";
+import { type SettledChoice, settleCandidates } from "./candidates.js";
 import type { Scored } from "./library.js";
 
 /** A child to be made: the search's own, or one chosen in another way at the same budget. */
@@ -41,7 +41,9 @@ export interface Searched {
   result: SearchResult;
   child: Candidate;
   baselines: Candidate[];
-  /** The other solutions of the search, best first. */
+  /** What was measured of whole candidates before the child was chosen, and how the search was corrected by it. */
+  settled: SettledChoice;
+  /** A few other candidates, those of least measured KL. */
   pool: Candidate[];
   /** The least sum of scores under each of a row of budgets, by constraint; the first is the one first bounded. */
   frontiers: Frontier[];
@@ -62,14 +64,12 @@ interface SearchFile {
 }
 
 const sweepPoints = 12;
+const poolSize = 3;
 
 /** Chooses a child's blocks under its bounds, and its baselines' under the same. */
-export async function searchBlocks(
-  context: RunContext,
-  { library, scoresArtifact }: Scored,
-  plan: ChildPlan,
-): Promise<Searched> {
+export async function searchBlocks(context: RunContext, scored: Scored, plan: ChildPlan): Promise<Searched> {
   const { recipe, store, costs, parent } = context;
+  const { library, scoresArtifact } = scored;
   const { bounds } = plan;
   const fixed = Object.fromEntries(Object.entries(costs).map(([name, cost]) => [name, cost.fixed]));
   const artifact = await store.produce(
@@ -87,7 +87,7 @@ export async function searchBlocks(
           minDistance: recipe.search.minDistance,
           signal: context.signal,
         });
-        if (result.reason) throw infeasible(result.reason, context);
+        if (result.reason) throw infeasible(result.reason, context, plan.name);
         const frontiers: Frontier[] = [];
         for (const name of sweptCosts(context, plan)) frontiers.push(await sweep(context, library, fixed, name));
         const uniform = recipe.baselines.includes("uniform") ? uniformWidth(context, plan) : undefined;
@@ -106,6 +106,9 @@ export async function searchBlocks(
   );
   const file = (await readJson(join(artifact.directory, "search.json"))) as SearchFile;
   const { result, baselines, frontiers, uniformWidth: width } = file;
+  const settled = await settleCandidates(context, { scored, plan, fixed, baselines });
+  const others = settled.candidates.filter(({ aboveChosen }) => aboveChosen.mean > 0);
+  others.sort((a, b) => a.measured.mean - b.measured.mean);
   const candidate = (name: string, role: Candidate["role"], choice: Record<string, string>): Candidate => ({
     name,
     key: role === "child" ? name : keyOf(context, plan, name),
@@ -117,12 +120,13 @@ export async function searchBlocks(
   return {
     artifact,
     result,
-    child: candidate(plan.name, "child", result.choice),
+    child: candidate(plan.name, "child", settled.choice),
     baselines: [
       ...(width === undefined ? [] : [uniformCandidate(context, plan, width)]),
       ...baselines.map(({ name, choice }) => candidate(name, "baseline", choice)),
     ],
-    pool: result.solutions.slice(1).map(({ choice }, i) => candidate(`solution ${i + 2}`, "baseline", choice)),
+    settled,
+    pool: others.slice(0, poolSize).map(({ choice }, i) => candidate(`candidate ${i + 2}`, "baseline", choice)),
     frontiers,
   };
 }
@@ -185,17 +189,4 @@ function sweepValues({ space, parent, costs, parentCosts }: RunContext, name: st
   const step = (parentCosts[name]! - least) / sweepPoints;
   const values = Array.from({ length: sweepPoints }, (_, i) => least + (i + 1) * step);
   return name === "params" || name === "memory" ? values.map(Math.ceil) : values;
-}
-
-function infeasible({ message, constraints, nearest }: Infeasibility, context: RunContext): EspalierError {
-  const shown = (name: string, value: number) => showCost(context, name, value);
-  const asked = constraints.map(({ name, budget }) => shown(name, budget)).join(" and ");
-  const reachable = Object.entries(nearest.max).map(([name, value]) => shown(name, value));
-  return new EspalierError({
-    where: "--budget",
-    expected: "a budget that some choice of blocks meets",
-    found: `${asked}; ${message}`,
-    fix: `the nearest that can be met: ${reachable.join(" with ")}`,
-    exitCode: 2,
-  });
 }
