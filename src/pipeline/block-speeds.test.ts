@@ -153,12 +153,13 @@ describe("copies", () => {
   });
 });
 
-test("stories260K in llama.cpp: every half of its space, at both depths", async () => {
+test("stories260K in llama.cpp: every half of its space, at both depths of both scenarios", async () => {
   const model = await openModel(repositoryPath("models/stories260K"));
   const { config: stories } = model;
   await model.close();
   const space = buildSpace(stories, { targets: ["gguf"], ffnFractions: [1, 0.5] });
-  const request = { config: stories, space, sampleSeconds: 0.002, whole: { parent: stories.blocks } };
+  const scenarios = [scenario, { input: 16, output: 8, batch: 3 }];
+  const request = { config: stories, space, scenarios, sampleSeconds: 0.002, whole: { parent: stories.blocks } };
   const { table, whole } = await measureCosts(requestOf(request));
   expect(table.shapes.map(({ part, id }) => `${part} ${id}`)).toEqual([
     "attention gqa 4",
@@ -170,8 +171,13 @@ test("stories260K in llama.cpp: every half of its space, at both depths", async 
     "ffn linear",
   ]);
   for (const { prefill, decode } of table.shapes) {
-    expect(prefill.map(({ tokens }) => tokens)).toEqual([64]);
-    expect(decode.map(({ depth }) => depth)).toEqual([64, 96]);
+    expect(prefill.map(({ tokens }) => tokens)).toEqual([64, 16]);
+    expect(decode.map(({ batch, depth }) => [batch, depth])).toEqual([
+      [1, 64],
+      [1, 96],
+      [3, 16],
+      [3, 24],
+    ]);
     for (const { seconds } of [...prefill, ...decode]) {
       expect(seconds.n).toBe(2);
       expect(Number.isFinite(seconds.mean)).toBe(true);
