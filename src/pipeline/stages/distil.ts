@@ -274,8 +274,8 @@ function announcePasses({ context, prepared, stage }: Distillation, steps: numbe
 
 /** The parent on a runtime of ours, with the weights that the run holds already. */
 function engineOf({ engine, parent }: DistilContext, runtime: Runtime): Engine {
-  const weights = { ...parent.weights, read: engine.parts.weights.read };
-  return createEngine(runtime, { ...parent, weights }, { cacheBytes: 0 });
+  const { read, readRows } = engine.parts.weights;
+  return createEngine(runtime, { ...parent, weights: { ...parent.weights, read, readRows } });
 }
 
 function teacherOf(engine: Engine): Teacher {
