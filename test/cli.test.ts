@@ -13,7 +13,19 @@ function espalier(...args: string[]) {
 }
 
 describe("command line", () => {
-  const names = ["run", "reshape", "init", "search", "show", "export", "generate", "perplexity", "doctor", "clean"];
+  const names = [
+    "run",
+    "reshape",
+    "init",
+    "measure",
+    "search",
+    "show",
+    "export",
+    "generate",
+    "perplexity",
+    "doctor",
+    "clean",
+  ];
 
   test("--help lists every command", () => {
     const { status, stdout } = espalier("--help");
