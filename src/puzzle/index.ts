@@ -17,6 +17,7 @@ export {
   composeLibrary,
   predictedKl,
 } from "./library.js";
+export { type RaceBudgets, raceBudgets } from "./race-budgets.js";
 export { type RaceOptions, type RaceReport, type RaceRequest, raceBlocks, readRace } from "./racing.js";
 export { type RealiseOptions, type RealiseRequest, realise } from "./realise.js";
 export * from "./report/index.js";
@@ -24,6 +25,7 @@ export { type RunResult, resultJsonSchema, resultSchema } from "./result.js";
 export {
   type LayerPart,
   type LayerScores,
+  positionsFor,
   readScores,
   type ScoreOptions,
   type ScoreRequest,

@@ -1,5 +1,5 @@
 import { sliceSequences } from "../../data/index.js";
-import type { LayerScores } from "../../puzzle/index.js";
+import type { BatchedText, LayerScores, RaceReport } from "../../puzzle/index.js";
 import {
   calibrate,
   capture,
@@ -7,8 +7,12 @@ import {
   distilBlocks,
   type Library,
   openBlockLibrary,
+  positionsFor,
+  raceBlocks,
+  raceBudgets,
   readScores,
   scoreBlocks,
+  scoresJointly,
 } from "../../puzzle/index.js";
 import type { RunContext } from "../context.js";
 import type { Artifact } from "../store.js";
@@ -26,8 +30,17 @@ export interface Scored {
   statistics: Artifact;
   scores: LayerScores[];
   scoresArtifact: Artifact;
+  scoring: Scoring;
   /** Costs and scores of every block that the search may choose. */
   library: Library;
+}
+
+/** What whole candidates are measured on as well. */
+export interface Scoring {
+  text: BatchedText;
+  captured: Artifact;
+  /** Positions of a sequence that are compared; all where absent. */
+  positions?: number;
 }
 
 /** Calibrates, builds every variant, and scores each in the parent's place. */
@@ -63,24 +76,9 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     context,
   );
 
-  const scoresArtifact = await store.produce(
-    {
-      stage: "score",
-      title: "KL from the parent with one block replaced",
-      version: 1,
-      options: { offered },
-      inputs: { parent: parentDigest, captured, variants },
-      run: (directory) =>
-        scoreBlocks({
-          ...shared,
-          library: openBlockLibrary(variants.directory, parent),
-          text: textOf(context, prepared, "score"),
-          captured: captured.directory,
-          directory,
-        }),
-    },
-    context,
-  );
+  const positions = positionsFor(parent.config, recipe.length);
+  const scoring = { text: textOf(context, prepared, "score"), captured, ...(positions !== undefined && { positions }) };
+  const scoresArtifact = await scoreStage(context, variants, scoring);
 
   const scores: LayerScores[] = [];
   for (let layer = 0; layer < parent.config.blocks.length; layer++) {
@@ -90,7 +88,37 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     costs: (block) =>
       Object.fromEntries(Object.entries(context.costs).map(([name, cost]) => [name, cost.block(block)])),
   });
-  return { statistics, variants, scores, scoresArtifact, library };
+  return { statistics, variants, scores, scoresArtifact, scoring, library };
+}
+
+/** Scores all pairs of a small space; halves of a large one are raced, for budgets of any child. */
+async function scoreStage(context: RunContext, variants: Artifact, scoring: Scoring): Promise<Artifact> {
+  const { store, parent, parentDigest, engine, space, onEvent, signal } = context;
+  const { text, captured, ...positions } = scoring;
+  const request = { engine, space, library: openBlockLibrary(variants.directory, parent), text, ...positions };
+  const joint = scoresJointly(space);
+  return store.produce(
+    {
+      stage: "score",
+      title: "KL from the parent with one block replaced",
+      version: 2,
+      options: { offered: space.layers, ...positions },
+      inputs: { parent: parentDigest, captured, variants },
+      async run(directory) {
+        const whole = { ...request, captured: captured.directory, directory, onEvent, signal };
+        if (joint) return scoreBlocks(whole);
+        const race = await raceBlocks({ ...whole, ...raceBudgets(parent.config, space), joint });
+        onEvent({ event: "notice", level: "info", message: describeRace(race) });
+      },
+    },
+    context,
+  );
+}
+
+function describeRace({ evaluations, pairEvaluations, fullEvaluations, pairs, pairFactor }: RaceReport): string {
+  const share = Math.round((100 * (evaluations + pairEvaluations)) / fullEvaluations);
+  const factor = pairFactor ? `, which cost ${pairFactor.factor.toFixed(2)} of the sum of their halves (median)` : "";
+  return `scores: racing took ${share} % of scoring everything, ${pairs} pairs of halves among it${factor}`;
 }
 
 /** Block-wise distillation of every variant, on the first sequences of the text that the child is distilled on. */

@@ -1,0 +1,84 @@
+import { join } from "node:path";
+import { type Interval, pairedInterval, readJson, writeJsonAtomic } from "../../base/index.js";
+import {
+  architectureOf,
+  type Baseline,
+  meanByKind,
+  openBlockLibrary,
+  type Settled,
+  scoreCandidates,
+  settleChoice,
+} from "../../puzzle/index.js";
+import type { RunContext } from "../context.js";
+import type { ChildPlan } from "../pricing.js";
+import type { Scored } from "./library.js";
+
+export interface SettledChoice extends Settled {
+  /** True KL of the chosen one by kind of text; absent where the text is of one kind. */
+  byKind?: Record<string, Interval>;
+}
+
+export interface SettleWork {
+  scored: Scored;
+  plan: ChildPlan;
+  fixed: Record<string, number>;
+  baselines: readonly Baseline[];
+}
+
+/** Measures the best candidates whole and searches again with corrected scores until the choice stands. */
+export async function settleCandidates(
+  context: RunContext,
+  { scored, plan, fixed, baselines }: SettleWork,
+): Promise<SettledChoice> {
+  const { recipe, store, parent, parentDigest, engine, onEvent, signal } = context;
+  const { text, captured, ...positions } = scored.scoring;
+  const { library, variants, scoresArtifact } = scored;
+  const { solutions, minDistance } = recipe.search;
+  const also = baselines.filter(({ kind }) => kind !== "random").map(({ choice }) => choice);
+  const artifact = await store.produce(
+    {
+      stage: `candidates/${plan.name}`,
+      title: `candidates under ${plan.text} put together and measured whole`,
+      version: 1,
+      options: { bounds: plan.bounds, fixed, solutions, minDistance, also, library, ...positions },
+      inputs: { parent: parentDigest, scores: scoresArtifact, variants, captured },
+      async run(directory) {
+        const request = { engine, library: openBlockLibrary(variants.directory, parent), text, ...positions, signal };
+        const settled = await settleChoice({
+          library,
+          search: { max: plan.bounds, fixed, solutions, minDistance },
+          also,
+          signal,
+          measure: (choices) =>
+            scoreCandidates(
+              { ...request, captured: captured.directory, directory: join(directory, "measured"), onEvent },
+              choices.map((choice) => architectureOf(parent.config, choice)),
+            ),
+        });
+        for (const message of describe(plan, settled)) onEvent({ event: "notice", level: "info", message });
+        await writeJsonAtomic(join(directory, "settled.json"), settled);
+      },
+    },
+    context,
+  );
+  const settled = (await readJson(join(artifact.directory, "settled.json"))) as Settled;
+  const { kinds } = text.sequences;
+  const chosen = settled.candidates.find(({ aboveChosen }) => aboveChosen.mean === 0);
+  return { ...settled, ...(kinds && chosen && { byKind: meanByKind(chosen.kl, kinds) }) };
+}
+
+function describe({ name }: ChildPlan, { rounds, candidates, measured, predicted, stands }: Settled): string[] {
+  const shown = (kl: number) => kl.toFixed(3);
+  const lines = rounds.map(
+    (round) =>
+      `${name}: search ${round.round} proposes KL ${shown(round.corrected)} (sum of scores ${shown(round.predicted)}), measured ${shown(round.measured.mean)}; ${round.candidates} candidates measured`,
+  );
+  const [first] = rounds;
+  const gain = pairedInterval(
+    candidates.find(({ choice }) => choice === first?.choice)?.kl ?? [],
+    candidates.find(({ aboveChosen }) => aboveChosen.mean === 0)?.kl ?? [],
+  );
+  const better = gain.n > 1 && gain.mean > 0 ? `, ${shown(gain.mean)} below the first proposal` : "";
+  const end = `${name}: chosen at sum ${shown(predicted)}, measured ${shown(measured.mean)} (95 % ${shown(measured.low)} to ${shown(measured.high)}, ${measured.n} sequences)${better}; ${stands ? "the choice stands" : "the rounds ended before the choice stood"}`;
+  return [...lines, end];
+}
