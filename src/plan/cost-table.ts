@@ -150,7 +150,7 @@ function checkVersions(table: CostTable, { versions, where }: CostUse): void {
     where,
     `costs measured with ${list(versions)}`,
     list(measured),
-    "measure again with these versions, or say that another version's costs will do (--costs-any-version)",
+    "measure again with these versions, or say that another version's costs will do (--any-version)",
   );
 }
 
