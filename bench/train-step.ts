@@ -25,8 +25,9 @@ import {
 } from "../src/train/index.js";
 import type { Bench } from "./main.js";
 import { findPeers, type Peers, runPeer } from "./peers.js";
+import { measureDistilSteps, renderDistilSteps } from "./train-step-distil.js";
 
-interface StepShape {
+export interface StepShape {
   name: string;
   /** Sequences. */
   B: number;
@@ -71,6 +72,7 @@ interface StepResult {
   note?: string;
 }
 
+const distilledShape = "SmolLM2-135M";
 const threads = 2;
 const rounds = 3;
 const stepsPerRound = 4;
@@ -85,7 +87,12 @@ export const trainStep: Bench = async ({ json, args }) => {
     say(`${shape.name}: ${shape.B} x ${shape.T} tokens`);
     results.push(await measureShape(shape, peers, say));
   }
-  process.stdout.write(json ? `${JSON.stringify(results, null, 2)}\n` : results.map(render).join("\n"));
+  const large = shapes.find(({ name }) => name === distilledShape)!;
+  const wanted = args.length === 0 || args.includes("distil");
+  if (wanted) say("distillation");
+  const distil = wanted ? await measureDistilSteps(large) : [];
+  const text = [...results.map(render), ...(wanted ? [renderDistilSteps(distil)] : [])].join("\n");
+  process.stdout.write(json ? `${JSON.stringify({ steps: results, distil }, null, 2)}\n` : text);
 };
 
 async function measureShape(shape: StepShape, peers: Peers | string, say: (text: string) => void): Promise<StepResult> {

@@ -278,7 +278,8 @@ function engineOf({ engine, parent }: DistilContext, runtime: Runtime): Engine {
   return createEngine(runtime, { ...parent, weights: { ...parent.weights, read, readRows } });
 }
 
-function teacherOf(engine: Engine): Teacher {
+/** The parent as training sees it. */
+export function teacherOf(engine: Engine): Teacher {
   const { config, parts } = engine;
   return {
     config,
