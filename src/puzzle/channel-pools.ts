@@ -1,8 +1,8 @@
 /**
- * @module `elimination` of `channel-order.ts` for wide feed-forwards, by blocks: the next 128 channels to lose are sought
- * among the 384 that are cheapest now, and what the others make up for is brought up to date once for all 128, as
- * products of matrices. Within the pool every loss counts at once. Differs from the exact order only where a channel
- * outside the pool would have become cheaper than one in it.
+ * @module `elimination` of `channel-order.ts` for wide feed-forwards, by blocks: the next channels to lose, at most 128 and
+ * a thirty-second of those left, are sought among four times as many that are cheapest now. What the others make up for
+ * is brought up to date once for the block, as products of matrices; within the pool every loss counts at once. Differs
+ * from the exact order only where a channel outside the pool would have become cheaper than one in it.
  */
 import { cholesky, type F32Tensor, f32Tensor } from "../tensor/index.js";
 import { eliminateAll, rankByScore } from "./channel-order.js";
@@ -16,10 +16,8 @@ export interface PoolOptions {
   m: number;
   /** lambda as a share of the mean diagonal of the Gram matrix. */
   ridge: number;
-  /** Channels lost at once. Defaults to 128. */
-  losses?: number;
-  /** Channels among which they are sought. Defaults to three times as many. */
-  pool?: number;
+  /** Channels from which on the exact order is quick. Defaults to 384. */
+  exactBelow?: number;
 }
 
 /** Rows and columns in front are alive or dead; dead ones have been lost or are padding. */
@@ -39,7 +37,7 @@ export async function rankByPools(
   product: Product,
   gram: Float32Array | Float64Array,
   weights: Float32Array,
-  { n, m, ridge, losses = 128, pool = 3 * losses }: PoolOptions,
+  { n, m, ridge, exactBelow = 384 }: PoolOptions,
 ): Promise<Int32Array> {
   let diagonal = 0;
   for (let i = 0; i < n; i++) diagonal += gram[i * n + i]! / n;
@@ -48,8 +46,9 @@ export async function rankByPools(
   let state = startState(inverse, weights, n, m);
   const order = new Int32Array(n);
   let alive = n;
-  while (alive > pool) {
-    const lost = await cheapestInPool(product, state, Math.min(losses, alive - pool), pool);
+  while (alive > exactBelow) {
+    const losses = Math.min(128, 2 ** Math.max(0, Math.floor(Math.log2(alive / 32))));
+    const lost = await cheapestInPool(product, state, losses);
     for (const row of lost) order[--alive] = state.channels[row]!;
     await loseAll(product, state, lost);
     const fitting = Math.max(1, Math.ceil(alive / tileSize)) * tileSize;
@@ -73,7 +72,7 @@ function aliveRows({ channels }: State): number[] {
 }
 
 /** The channels to lose next, in the order of their loss. */
-async function cheapestInPool(product: Product, state: State, losses: number, pool: number): Promise<number[]> {
+async function cheapestInPool(product: Product, state: State, losses: number): Promise<number[]> {
   const { inverse, size, m, weights } = state;
   const costs = new Float64Array(size);
   const rows = aliveRows(state);
@@ -82,7 +81,7 @@ async function cheapestInPool(product: Product, state: State, losses: number, po
     for (let k = row * m; k < (row + 1) * m; k++) squares += weights[k]! * weights[k]!;
     costs[row] = squares / inverse[row * size + row]!;
   }
-  const candidates = rows.sort((a, b) => costs[a]! - costs[b]! || a - b).slice(0, pool);
+  const candidates = rows.sort((a, b) => costs[a]! - costs[b]! || a - b).slice(0, 4 * losses);
   const chosen = gatherRows(weights, m, candidates);
   const overlaps = await product(chosen, chosen, { transposeB: true });
   return eliminateWithin(gatherSquare(inverse, size, candidates), new Float64Array(overlaps.data), losses).map(

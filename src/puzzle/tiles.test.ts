@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createRuntime, type Runtime } from "../runtime/index.js";
-import { f32Tensor, maxAbsDifference, solveRidge } from "../tensor/index.js";
+import { maxAbsDifference, solveRidge } from "../tensor/index.js";
 import { createProducts } from "./products.js";
 import { emptyMoments, type Moments, normalisedError, refitTowards, wideInputs } from "./refit.js";
 import { errorOf, refit } from "./refit-wide.js";
@@ -71,7 +71,7 @@ test("a wide refit equals the one in float64", async () => {
   expect(normalisedError(fitted, moments)).toBeCloseTo(normalisedError(exact, moments), 6);
   for (const weight of [start, fitted]) {
     const expected = normalisedError(weight, moments);
-    expect(Math.abs((await errorOf(product, weight, moments)) - expected)).toBeLessThan(1e-5 * Math.max(1, expected));
+    expect(Math.abs((await errorOf(product, weight, moments)) - expected)).toBeLessThan(1e-4 * Math.max(1, expected));
   }
   const silent = { ...moments, gram: new Float32Array(n * n), cross: new Float32Array(n * m) };
   expect((await refit(product, start, silent, { ridge: 1e-2 })).data).toEqual(start.data);
