@@ -5,7 +5,7 @@ import { internal, mean, meanInterval } from "../base/index.js";
 import { type BlockConfig, blockParameters, type ModelConfig, sameBlock } from "../models/index.js";
 import type { LayerScores } from "./score.js";
 import type { Library, Variant } from "./search/index.js";
-import { levelScores, pairFactorOf, sequenceScores } from "./sequence-scores.js";
+import { createLevel, pairFactorOf, sequenceScores } from "./sequence-scores.js";
 import { blockChoices, blockId, layerSpace, parseBlockId, type Space } from "./space.js";
 
 /** Costs of one block by name, such as bytes of memory. `params` is there always. */
@@ -21,15 +21,16 @@ export interface ComposeOptions {
   costs?: BlockCosts;
 }
 
-/** The library of all pairs of all layers; the parent's own block scores 0. Scores are levelled first. */
+/** The library of all pairs of all layers; the parent's own block scores 0. Scores are brought to one level. */
 export function composeLibrary(
   config: ModelConfig,
   space: Space,
   scores: readonly LayerScores[],
   { pairFactor = pairFactorOf(config, scores), costs = () => ({}) }: ComposeOptions = {},
 ): Library {
+  const level = createLevel(scores);
   return Object.fromEntries(
-    levelScores(scores).map((entry) => {
+    scores.map((entry) => {
       const { layer } = entry;
       const parent = config.blocks[layer]!;
       const place = layerSpace(space, layer);
@@ -37,7 +38,7 @@ export function composeLibrary(
         blockId(block, parent),
         {
           stats: { params: blockParameters(config, block), ...costs(block, layer) },
-          metrics: metricsOf(sequenceScores(entry, block, { parent, pairFactor })),
+          metrics: metricsOf(level(sequenceScores(entry, block, { parent, pairFactor }))),
           ...(place.span > 1 && { layers: Array.from({ length: place.span }, (_, i) => String(layer + i)) }),
         },
       ]);

@@ -33,6 +33,8 @@ export interface RaceOptions {
   rounds?: readonly number[];
   /** Pairs scored together at the end beside the chosen ones: this many for each layer. Defaults to 1. */
   pairsPerLayer?: number;
+  /** Sequences on which pairs are scored; what they cost beside their halves varies little. Defaults to 8. */
+  pairSequences?: number;
 }
 
 export type RaceRequest = ScoreRequest & RaceOptions;
@@ -255,7 +257,7 @@ async function racePairs(
   undecided: Undecided,
   report: RaceReport,
 ): Promise<LayerScores[]> {
-  const sequences = request.text.sequences.count;
+  const sequences = Math.min(request.pairSequences ?? 8, request.text.sequences.count);
   let [known, now] = [scores, undecided];
   for (let round = 0; round < pairRounds; round++) {
     const nearest = round === 0 ? (request.pairsPerLayer ?? 1) : 0;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { composeLibrary } from "./library.js";
 import type { LayerScores } from "./score.js";
-import { levelScores, meanByKind, measurePairFactor, sequenceScores } from "./sequence-scores.js";
+import { createLevel, meanByKind, measurePairFactor, sequenceScores } from "./sequence-scores.js";
 import { buildSpace } from "./space.js";
 import { tinyConfig } from "./testing.js";
 
@@ -24,16 +24,24 @@ describe("scores on different numbers of sequences", () => {
     expect(b).toBeCloseTo(2.4, 12);
   });
 
+  test("a pair that was scored on fewer sequences is filled in from its halves", () => {
+    const halves = { "none | swiglu 24 (100%)": [1, 1, 2, 4], "gqa 4 | none": [1, 1, 2, 4] };
+    const entry = scores(0, { ...halves, "none | none": [1.2, 1.2] });
+    const block = { attention: { kind: "none" }, ffn: { kind: "none" } } as const;
+    // 1.2 where the halves say 0.5 * 2 = 1, so 1.2 times 2 and 4.
+    const filled = sequenceScores(entry, block, { parent, pairFactor: 0.5 });
+    expect(filled.map((value) => Number(value.toFixed(9)))).toEqual([1.2, 1.2, 2.4, 4.8]);
+  });
+
   test("fewer sequences are brought to the level of all", () => {
     // The first two sequences are half as hard as the four together: sums 2, 2, 6, 6; mean 4.
     const entries = [
       scores(0, { "none | swiglu 24 (100%)": [1, 1, 3, 3], "gqa 4 | none": [5, 7] }),
       scores(1, { "none | swiglu 24 (100%)": [1, 1, 3, 3] }),
     ];
-    const [first, second] = levelScores(entries);
-    expect(first!.kl["gqa 4 | none"]).toEqual([10, 14]);
-    expect(first!.kl["none | swiglu 24 (100%)"]).toEqual([1, 1, 3, 3]);
-    expect(second).toEqual(entries[1]);
+    const level = createLevel(entries);
+    expect(level([5, 7])).toEqual([10, 14]);
+    expect(level([1, 1, 3, 3])).toEqual([1, 1, 3, 3]);
   });
 
   test("the library says on how many sequences a score rests", () => {

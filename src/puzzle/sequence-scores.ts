@@ -13,22 +13,35 @@ export interface PairOptions {
   pairFactor: number;
 }
 
-/** A block's score by sequence: its own where it was scored, else of its halves, over the sequences that both have. */
+/**
+ * A block's score by sequence: its own where it was scored, else of its halves, over the sequences that both have. What a
+ * pair was not scored on is filled in from its halves, times what it cost beside them where it was.
+ */
 export function sequenceScores({ kl }: LayerScores, block: BlockConfig, { parent, pairFactor }: PairOptions): number[] {
   const scored = kl[blockId(block, parent)];
-  if (scored) return scored;
-  const { attention, ffn } = halfScores(kl, block, parent);
-  return shared(attention, ffn).map(([a, f]) => Math.max(a, f, pairFactor * (a + f)));
+  if (scored && (sameHalf(block, parent, "attention") || sameHalf(block, parent, "ffn"))) return scored;
+  const joined = joinedHalves(kl, block, { parent, pairFactor });
+  if (!scored) return joined ?? internal(`no score of ${blockId(block, parent)}`);
+  if (!joined || scored.length >= joined.length) return scored;
+  const own = mean(joined.slice(0, scored.length));
+  const share = own > 0 ? mean(scored) / own : 1;
+  return [...scored, ...joined.slice(scored.length).map((value) => share * value)];
+}
+
+function joinedHalves(
+  kl: LayerScores["kl"],
+  block: BlockConfig,
+  { parent, pairFactor }: PairOptions,
+): number[] | undefined {
+  const halves = halfScores(kl, block, parent);
+  return halves && shared(halves.attention, halves.ffn).map(([a, f]) => Math.max(a, f, pairFactor * (a + f)));
 }
 
 /** What scores of halves say of a block: its attention and its feed-forward, each beside the parent's other half. */
 function halfScores(kl: LayerScores["kl"], block: BlockConfig, parent: BlockConfig) {
-  const half = (other: BlockConfig): number[] =>
-    kl[blockId(other, parent)] ?? internal(`no score of ${blockId(other, parent)}`);
-  return {
-    attention: half({ attention: block.attention, ffn: parent.ffn }),
-    ffn: half({ attention: parent.attention, ffn: block.ffn }),
-  };
+  const attention = kl[blockId({ attention: block.attention, ffn: parent.ffn }, parent)];
+  const ffn = kl[blockId({ attention: parent.attention, ffn: block.ffn }, parent)];
+  return attention && ffn && { attention, ffn };
 }
 
 function shared(a: readonly number[], b: readonly number[]): [number, number][] {
@@ -45,7 +58,7 @@ export function measurePairFactor(config: ModelConfig, scores: readonly LayerSco
     return Object.entries(kl).flatMap(([id, values]) => {
       const block = parseBlockId(id);
       if (sameHalf(block, parent, "attention") || sameHalf(block, parent, "ffn")) return [];
-      const { attention, ffn } = halfScores(kl, block, parent);
+      const { attention, ffn } = halfScores(kl, block, parent) ?? internal(`no scores of the halves of ${id}`);
       const n = Math.min(values.length, attention.length, ffn.length);
       const sum = mean(attention.slice(0, n)) + mean(ffn.slice(0, n));
       return sum > 0 ? [mean(values.slice(0, n)) / sum] : [];
@@ -85,21 +98,16 @@ function sameHalf(block: BlockConfig, parent: BlockConfig, part: "attention" | "
  * Brings scores of fewer sequences to the level of the whole text (ratio estimator): the first sequences may be harder
  * or easier than the rest, and for all blocks alike. How much, the blocks with scores of all sequences say.
  */
-export function levelScores(scores: readonly LayerScores[]): LayerScores[] {
+export function createLevel(scores: readonly LayerScores[]): (values: readonly number[]) => number[] {
   const all = scores.flatMap(({ kl }) => Object.values(kl));
   const most = Math.max(...all.map(({ length }) => length));
-  if (all.every(({ length }) => length === most)) return [...scores];
   const whole = all.filter(({ length }) => length === most);
   const difficulty = Array.from({ length: most }, (_, i) => whole.reduce((sum, values) => sum + values[i]!, 0));
   const level = mean(difficulty);
-  const scaled = (values: number[]): number[] => {
+  return (values) => {
     const own = mean(difficulty.slice(0, values.length));
-    return values.length === most || !(own > 0) ? values : values.map((value) => (value * level) / own);
+    return values.length === most || !(own > 0) ? [...values] : values.map((value) => (value * level) / own);
   };
-  return scores.map((entry) => ({
-    ...entry,
-    kl: Object.fromEntries(Object.entries(entry.kl).map(([id, values]) => [id, scaled(values)])),
-  }));
 }
 
 /** Mean and 95 % interval by kind of text. `kinds` names the kind of each sequence, in the order of the text. */
