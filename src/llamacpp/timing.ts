@@ -5,6 +5,7 @@
 import type { Llama } from "node-llama-cpp";
 import { createContext, decode, decodeStep, type NativeContext, randomIds, readVocabSize } from "./native-context.js";
 import type { ContextOptions, DecodePoint, TimedFile, TimeParams, TimeSamples } from "./protocol.js";
+import { createRetaking } from "./retake.js";
 
 /** Steps between two rewinds of the cache. */
 const stepsInRow = 8;
@@ -23,15 +24,19 @@ export async function timeFiles(
     );
     const total = (repeats + 1) * files.length;
     let done = 0;
-    const undisturbed = createRetaking(sampleSeconds);
+    const undisturbed = createRetaking();
     // Round 0 warms caches and clocks and is thrown away; the order turns round, so that a drift touches all alike.
     for (let round = 0; round <= repeats; round++) {
       const order = round % 2 === 0 ? [...files.keys()] : [...files.keys()].reverse();
       for (const at of order) {
         const { prefill, decode } = files[at]!;
         const times = {
-          prefill: await each(prefill, undisturbed(at, benches[at]!.prefill)),
-          decode: await each(decode, undisturbed(at, benches[at]!.decode)),
+          prefill: await each(prefill, (tokens) =>
+            undisturbed(`${at} ${tokens}`, () => benches[at]!.prefill(tokens, sampleSeconds)),
+          ),
+          decode: await each(decode, (point) =>
+            undisturbed(`${at} ${point.batch} ${point.depth}`, () => benches[at]!.decode(point, sampleSeconds)),
+          ),
         };
         if (round > 0) for (const kind of ["prefill", "decode"] as const) addRound(samples[at]![kind], times[kind]);
         send({ done: ++done, total });
@@ -41,27 +46,6 @@ export async function timeFiles(
   } finally {
     for (const bench of benches) await bench.dispose();
   }
-}
-
-/** A sample that took longer than this many times the shortest of its kind is taken again. */
-const disturbedShare = 1.25;
-const mostRetakes = 3;
-
-/** Takes samples that something else on the machine has disturbed again, at most three times, and keeps the shortest. */
-function createRetaking(sampleSeconds: number) {
-  const shortest = new Map<string, number>();
-  return <Point>(file: number, sample: (point: Point, seconds: number) => Promise<number>) =>
-    async (point: Point): Promise<number> => {
-      const key = `${file} ${JSON.stringify(point)}`;
-      const best = () => shortest.get(key) ?? Number.POSITIVE_INFINITY;
-      let least = Number.POSITIVE_INFINITY;
-      for (let take = 0; take <= mostRetakes; take++) {
-        least = Math.min(least, await sample(point, sampleSeconds));
-        shortest.set(key, Math.min(best(), least));
-        if (least <= disturbedShare * best()) break;
-      }
-      return least;
-    };
 }
 
 async function each<T>(points: readonly T[], time: (point: T) => Promise<number>): Promise<number[]> {

@@ -24,6 +24,7 @@ import type {
   Reply,
   Request,
 } from "./protocol.js";
+import { createRetaking } from "./retake.js";
 import { threadsForBytes } from "./threads.js";
 import { timeFiles } from "./timing.js";
 
@@ -163,17 +164,20 @@ async function measure(
   try {
     for (const gguf of ggufs) benches.push(await createBench(gguf, params, context));
     const samples = benches.map(({ threads }): MeasureSamples => ({ threads, prefill: [], decode: [] }));
+    const undisturbed = createRetaking();
     // Round 0 warms caches and clocks and is thrown away.
     for (let round = 0; round <= repeats; round++) {
       // Models take turns, in a new order each round, so that a machine that slows down slows all of them.
       const order = round % 2 === 0 ? [...benches.keys()] : [...benches.keys()].reverse();
       for (const at of order) {
         const { prefill, decode } = benches[at]!;
-        const prefillRate = await rate(prefill, promptTokens, sampleSeconds);
-        const decodeRate = await rate(decode, generateTokens, sampleSeconds, prefill);
+        const prefillSeconds = await undisturbed(`prefill ${at}`, () => pace(prefill, promptTokens, sampleSeconds));
+        const decodeSeconds = await undisturbed(`decode ${at}`, () =>
+          pace(decode, generateTokens, sampleSeconds, prefill),
+        );
         if (round === 0) continue;
-        samples[at]!.prefill.push(prefillRate);
-        samples[at]!.decode.push(decodeRate);
+        samples[at]!.prefill.push(1 / prefillSeconds);
+        samples[at]!.decode.push(1 / decodeSeconds);
       }
       send({ done: round, total: repeats });
     }
@@ -183,8 +187,8 @@ async function measure(
   }
 }
 
-/** Tokens per second of `work`, repeated until it has lasted `seconds`; `prepare` runs before each, outside the clock. */
-async function rate(
+/** Seconds per token of `work`, repeated until it has lasted `seconds`; `prepare` runs before each, outside the clock. */
+async function pace(
   work: () => Promise<void>,
   tokens: number,
   seconds: number,
@@ -199,7 +203,7 @@ async function rate(
     elapsed += (performance.now() - start) / 1000;
     done += tokens;
   } while (elapsed < seconds);
-  return done / elapsed;
+  return elapsed / done;
 }
 
 /** As llama-bench does: random tokens, logits of the last one only. Decoding goes on after the prompt. */

@@ -202,8 +202,8 @@ async function runJob(job: Job, directory: string): Promise<void> {
       if (!(await isStored(job.store, entryRequest(job, { unit, scenario })))) missing.push({ unit, scenario });
     }
   }
-  // What is timed together must be in memory together.
-  for (const group of groupBy(missing, job.machine.memoryBytes / 3)) await measureGroup(job, group, directory);
+  for (const group of groupBy(missing, Math.min(mostBytesAtOnce, job.machine.memoryBytes / 3)))
+    await measureGroup(job, group, directory);
   const times = new Map<string, MeasuredTimes>();
   for (const unit of job.units) times.set(unit.name, await readUnit(job, unit));
   await writeJsonAtomic(join(directory, "costs.json"), {
@@ -211,6 +211,9 @@ async function runJob(job: Job, directory: string): Promise<void> {
     whole: Object.fromEntries(Object.keys(job.whole).map((name) => [name, times.get(name)!])),
   });
 }
+
+/** What is timed in turns is in memory together. */
+const mostBytesAtOnce = 1.5 * 2 ** 30;
 
 interface Wanted {
   unit: Unit;
