@@ -3,8 +3,17 @@ import { join } from "node:path";
 import { fileExists, formatCount, type Interval, readJson, writeJsonAtomic } from "../../base/index.js";
 import { createBatches } from "../../data/index.js";
 import { createEngine, type Engine } from "../../engine/index.js";
-import { headWeightName, type Model, modelWeights, openModel, overlayModel, writeHub } from "../../models/index.js";
-import { createRuntime, type Runtime } from "../../runtime/index.js";
+import {
+  headWeightName,
+  type Model,
+  type ModelConfig,
+  modelParameters,
+  modelWeights,
+  openModel,
+  overlayModel,
+  writeHub,
+} from "../../models/index.js";
+import { createRuntime, type Runtime, type Tensors } from "../../runtime/index.js";
 import {
   adamw,
   cosine,
@@ -12,7 +21,9 @@ import {
   distillationBatch,
   layeredDistillation,
   loadParameters,
+  modelDistillationLoss,
   type Parameters,
+  parentPrefix,
   type Teacher,
   type TrainOptions,
   train,
@@ -65,6 +76,8 @@ export interface DistilOptions {
   bound?: DistilBound;
   /** Milliseconds; a box is measured with it. Defaults to the machine's. */
   clock?: () => number;
+  /** A step that holds less is one program, which for a small model is faster than many. Defaults to 1 GiB. */
+  smallStepBytes?: number;
 }
 
 /** How often the child is measured on the way, and on how many sequences. */
@@ -91,18 +104,20 @@ export async function distilChild(
   const { recipe, store, parent, parentDigest } = context;
   const { batch, learningRate } = recipe.distil;
   const { stage = `distil/${child.name}`, bound = boundOf(context), clock = () => performance.now() } = options;
+  const { smallStepBytes = 2 ** 30 } = options;
   const artifact = await store.produce(
     {
       stage,
       title: "train it towards its parent",
       version: 2,
-      options: { ...bound, batch, learningRate, length: recipe.length, seed: recipe.seed },
+      options: { ...bound, batch, learningRate, length: recipe.length, seed: recipe.seed, smallStepBytes },
       inputs: { parent: parentDigest, child: child.artifact, text: prepared.artifact },
       async run(directory) {
         const model = await child.open();
         const parameters = await readParameters(model);
-        const work = { context, prepared, stage, bound, clock, directory, model, parameters };
-        const curve = await withRuntime(context, (runtime) => runDistillation({ ...work, runtime }));
+        const small = stepBytes(parent.config, model.config, batch, recipe.length) < smallStepBytes;
+        const work = { context, prepared, stage, bound, clock, directory, model, parameters, small };
+        const curve = await withRuntime(context, small, (runtime) => runDistillation({ ...work, runtime }));
         const trained = new Map(Object.entries(parameters.tensors));
         await writeHub(overlayModel(parent, model.config, trained), join(directory, "model"), { overwrite: true });
         await model.close();
@@ -138,10 +153,14 @@ async function readParameters(model: Model): Promise<Parameters> {
   return parameters;
 }
 
-/** Training runs many programs in turn: all stay open, and none keeps the memory of its last run. */
-async function withRuntime<Result>({ runtime }: DistilContext, work: (runtime: Runtime) => Promise<Result>) {
+/** Training by halves runs many programs in turn: all stay open, and none keeps the memory of its last run. */
+async function withRuntime<Result>(
+  { runtime }: DistilContext,
+  arena: boolean,
+  work: (runtime: Runtime) => Promise<Result>,
+): Promise<Result> {
   const { device, threads } = runtime;
-  const own = await createRuntime({ device, threads, maxSessions: 256, arena: false });
+  const own = await createRuntime({ device, threads, maxSessions: 256, arena });
   try {
     return await work(own);
   } finally {
@@ -159,6 +178,7 @@ interface Distillation {
   model: Model;
   parameters: Parameters;
   runtime: Runtime;
+  small: boolean;
 }
 
 async function runDistillation(work: Distillation): Promise<DistilCurve> {
@@ -180,7 +200,7 @@ async function runDistillation(work: Distillation): Promise<DistilCurve> {
     return steps;
   };
   const { losses } = await train({
-    ...trainOptions(work, teacher),
+    ...(await trainOptions(work, teacher)),
     async steps(secondsPerStep) {
       box = await countSteps(secondsPerStep);
       return begin(box.steps);
@@ -232,18 +252,22 @@ async function readBox({ directory, bound }: Distillation): Promise<DistilBox | 
   return undefined;
 }
 
-function trainOptions(work: Distillation, teacher: Engine): Omit<TrainOptions, "steps"> {
-  const { context, prepared, stage, directory, runtime, model, parameters, clock } = work;
-  const { recipe, onEvent, signal } = context;
+async function trainOptions(work: Distillation, teacher: Engine): Promise<Omit<TrainOptions, "steps">> {
+  const { context, prepared, stage, directory, runtime, model, parameters, clock, small } = work;
+  const { recipe, parent, onEvent, signal } = context;
   const { length, seed } = recipe;
   const { batch, learningRate } = recipe.distil;
-  const batchSize = largestDivisor(batch, Math.max(1, Math.floor(passTokens / length)));
+  const batchSize = small ? batch : largestDivisor(batch, Math.max(1, Math.floor(passTokens / length)));
   const batches = createBatches(prepared.sequences.distil, { batchSize, seed });
+  const shape = { batch: batchSize, length };
   return {
     runtime,
     stage,
     parameters,
-    loss: layeredDistillation(teacherOf(teacher), model.config, { batch: batchSize, length }),
+    loss: small
+      ? modelDistillationLoss(parent.config, model.config, shape)
+      : layeredDistillation(teacherOf(teacher), model.config, shape),
+    frozen: small ? await parentWeights(teacher) : {},
     batches: (index) => distillationBatch(batches.at(index)),
     accumulate: batch / batchSize,
     optimiser: adamw(),
@@ -254,6 +278,24 @@ function trainOptions(work: Distillation, teacher: Engine): Omit<TrainOptions, "
     signal,
     clock,
   };
+}
+
+/** The parent's weights as inputs of the loss. */
+async function parentWeights({ config, parts }: Engine): Promise<Tensors> {
+  const tensors: Tensors = {};
+  for (const { name } of modelWeights(config)) tensors[parentPrefix + name] = await parts.weights.read(name);
+  return tensors;
+}
+
+/** What one program of parent, child and gradient holds: weights, gradients, moments, and the insides of all blocks. */
+function stepBytes(parent: ModelConfig, child: ModelConfig, batch: number, length: number): number {
+  const inside = ({ blocks, hiddenSize, heads }: ModelConfig) =>
+    blocks.reduce(
+      (sum, { ffn }) => sum + 8 * hiddenSize + heads * length + (ffn.kind === "swiglu" ? 4 * ffn.width : 0),
+      0,
+    );
+  const activations = 4 * batch * length * (inside(parent) + inside(child));
+  return activations + 4 * modelParameters(parent) + 16 * modelParameters(child);
 }
 
 /** The largest divisor of `number` that is at most `limit`. */
