@@ -6,7 +6,7 @@
 import { type Interval, mean, meanInterval, pairedInterval } from "../base/index.js";
 import { type Corrections, correctLibrary, fitCorrections, type MeasuredChoice } from "./corrections.js";
 import { predictedKl } from "./library.js";
-import { type Library, type PairTerm, type SearchOptions, search } from "./search/index.js";
+import { createPricer, type Library, type PairTerm, type SearchOptions, search } from "./search/index.js";
 
 type Choice = Record<string, string>;
 
@@ -105,28 +105,27 @@ interface Proposal {
  */
 async function propose({ library, search: options, signal }: SettleRequest, terms: Corrections): Promise<Proposal[]> {
   const { solutions: pool = 8 } = options;
-  const solve = async (from: Library, solutions: number): Promise<Proposal[]> => {
-    const { pairTerms } = terms;
-    const result = await search(from, {
-      ...options,
-      solutions,
-      pairTerms: termsOf(from, pairTerms),
-      ...(signal && { signal }),
-    });
-    return result.solutions.map(({ choice, objective }) => ({ choice, corrected: objective }));
-  };
   const corrected = correctLibrary(library, terms);
-  const nearest = await solve(corrected, Math.ceil(pool / 2));
+  const shared = { ...options, ...(signal && { signal }) };
+  const solutions = Math.ceil(pool / 2);
+  const found = await search(corrected, { ...shared, solutions, pairTerms: terms.pairTerms });
+  const nearest = found.solutions.map(({ choice, objective }) => ({ choice, corrected: objective }));
+  const pricer = await createPricer();
   const without: Proposal[] = [];
-  for (const [layer, variant] of Object.entries(nearest[0]!.choice)) {
+  for (const [layer, variant] of Object.entries(found.choice)) {
     if (library[layer]![variant]!.metrics.kl_div! <= 0) continue;
     const { [variant]: _, ...others } = corrected[layer]!;
-    without.push(...(await solve({ ...corrected, [layer]: others }, 1)));
+    const rest = { ...corrected, [layer]: others };
+    const priced = pricer.price(rest, { ...shared, gap: roughGap, pairTerms: termsOf(rest, terms.pairTerms) });
+    if (priced) without.push({ choice: priced.choice, corrected: priced.objective });
   }
   without.sort((a, b) => a.corrected - b.corrected);
   const all = [...nearest, ...without];
   return all.filter(({ choice }, i) => all.findIndex((other) => sameChoice(other.choice, choice)) === i).slice(0, pool);
 }
+
+/** Of candidates that only give contrast no proof to the last digit is needed. */
+const roughGap = 1e-3;
 
 /** Terms of variants that the library has. */
 function termsOf(library: Library, terms: readonly PairTerm[]): PairTerm[] {

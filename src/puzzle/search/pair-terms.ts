@@ -4,10 +4,24 @@
  */
 import { EspalierError } from "../../base/index.js";
 import type { Choice, Constraint, SearchProblem } from "./library.js";
-import type { PairTerm } from "./types.js";
+import type { Selection } from "./optimum.js";
+import type { PairTerm, SearchOptions } from "./types.js";
+
+/** What the problem and the options' pair terms let be chosen; the problem's own columns and constraints come first. */
+export function selectionOf(problem: SearchProblem, { pairTerms = [] }: SearchOptions): Selection {
+  const { layers, choices, constraints } = problem;
+  if (pairTerms.length === 0) return { layers: layers.length, choices, constraints };
+  const terms = buildPairTerms(problem, pairTerms);
+  const columns = choices.length + terms.choices.length;
+  return {
+    layers: layers.length,
+    choices: [...choices, ...terms.choices],
+    constraints: [...constraints.map((constraint) => widened(constraint, columns)), ...terms.constraints],
+  };
+}
 
 /** The columns and their constraints, to be put behind those of the problem. */
-export function buildPairTerms(
+function buildPairTerms(
   { choices }: SearchProblem,
   terms: readonly PairTerm[],
 ): { choices: Choice[]; constraints: Constraint[] } {
@@ -50,7 +64,7 @@ export function buildPairTerms(
 }
 
 /** Constraints of the problem itself, for a selection with more columns. */
-export function widened(constraint: Constraint, columns: number): Constraint {
+function widened(constraint: Constraint, columns: number): Constraint {
   const values = new Float64Array(columns);
   values.set(constraint.values);
   return { ...constraint, values };

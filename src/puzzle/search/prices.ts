@@ -5,7 +5,8 @@
  */
 import type { Solver } from "./highs.js";
 import { buildProblem } from "./library.js";
-import { exactSum, findOptimum, reducedCosts, type Selection } from "./optimum.js";
+import { exactSum, findOptimum, reducedCosts } from "./optimum.js";
+import { selectionOf } from "./pair-terms.js";
 import type { Library, SearchOptions } from "./types.js";
 
 export interface Relaxed {
@@ -40,11 +41,13 @@ export async function createPricer(): Promise<Pricer> {
       const { gap = 0, limitSeconds = 300 } = options;
       const optimum = found && findOptimum(solver, found.selection, { gap, limitSeconds });
       if (!optimum) return undefined;
-      const chosen = optimum.chosen.map((choice) => found.selection.choices[choice]!);
+      const columns = optimum.chosen.map((choice) => found.selection.choices[choice]!);
+      // Columns of pair terms cover no layer.
+      const chosen = columns.filter(({ layers }) => layers.length > 0);
       return {
         ...found.relaxed,
         choice: Object.fromEntries(chosen.map(({ home, name }) => [home, name])),
-        objective: exactSum(chosen.map(({ objective }) => objective)),
+        objective: exactSum(columns.map(({ objective }) => objective)),
       };
     },
   };
@@ -52,12 +55,12 @@ export async function createPricer(): Promise<Pricer> {
 
 function relax(solver: Solver, library: Library, options: SearchOptions) {
   options.signal?.throwIfAborted();
-  const { layers, choices, constraints } = buildProblem(library, options);
-  const selection: Selection = { layers: layers.length, choices, constraints };
+  const problem = buildProblem(library, options);
+  const selection = selectionOf(problem, options);
   const priced = reducedCosts(solver, selection);
   if (!priced) return undefined;
   const reduced: Relaxed["reduced"] = {};
-  choices.forEach(({ home, name }, i) => {
+  problem.choices.forEach(({ home, name }, i) => {
     reduced[home] ??= {};
     reduced[home][name] = priced.reduced[i]!;
   });

@@ -19,7 +19,7 @@ import {
   type Selection,
   solveRelaxation,
 } from "./optimum.js";
-import { buildPairTerms, widened } from "./pair-terms.js";
+import { selectionOf } from "./pair-terms.js";
 import type { FrontierPoint, Library, SearchOptions, SearchResult, Solution } from "./types.js";
 
 /**
@@ -59,18 +59,6 @@ export async function search(library: Library, options: SearchOptions = {}): Pro
 /** Names in the options that the library lacks, and other faults of a request, without solving anything. */
 export function checkSearch(library: Library, options: SearchOptions): void {
   buildProblem(library, options);
-}
-
-function selectionOf(problem: SearchProblem, { pairTerms = [] }: SearchOptions): Selection {
-  const { layers, choices, constraints } = problem;
-  if (pairTerms.length === 0) return { layers: layers.length, choices, constraints };
-  const terms = buildPairTerms(problem, pairTerms);
-  const columns = choices.length + terms.choices.length;
-  return {
-    layers: layers.length,
-    choices: [...choices, ...terms.choices],
-    constraints: [...constraints.map((constraint) => widened(constraint, columns)), ...terms.constraints],
-  };
 }
 
 /** The optimum, then again and again the best selection that differs enough from all before it. */
