@@ -3,7 +3,7 @@
  * and a vocabulary that says nothing. What many takes more than few is the copies'; everything else cancels.
  */
 import { createRng, sha256 } from "../base/index.js";
-import { type BlockConfig, type Model, type ModelConfig, modelWeights } from "../models/index.js";
+import { type BlockConfig, describeBlock, type Model, type ModelConfig, modelWeights } from "../models/index.js";
 import { ggufBlockBytes, ggufBytes, type SubBlock, subBlockId, type WeightType } from "../plan/index.js";
 import { f32Tensor, type Shape, sizeOf } from "../tensor/index.js";
 
@@ -74,14 +74,17 @@ export function fewBlocks(parent: ModelConfig, { type, cacheBytes }: UnitOptions
   return Math.min(parent.blocks.length, Math.max(2, Math.ceil((1.25 * cacheBytes) / bytes)));
 }
 
-/** The block that most layers of a parent have. */
-export function parentBlock({ blocks }: ModelConfig): BlockConfig {
+/** The block with both halves that most layers of a parent have; of parts of several where no layer has both. */
+export function parentBlock(parent: ModelConfig): BlockConfig {
   const counts = new Map<string, { block: BlockConfig; count: number }>();
-  for (const block of blocks) {
-    const key = JSON.stringify(block);
+  for (const block of parent.blocks) {
+    if (block.attention.kind !== "gqa" || block.ffn.kind !== "swiglu") continue;
+    const key = describeBlock(block);
     counts.set(key, { block, count: (counts.get(key)?.count ?? 0) + 1 });
   }
-  return [...counts.values()].reduce((most, entry) => (entry.count > most.count ? entry : most)).block;
+  const [first, ...others] = counts.values();
+  if (!first) return { attention: firstAttention(parent), ffn: widestFfn(parent) };
+  return others.reduce((most, entry) => (entry.count > most.count ? entry : most), first).block;
 }
 
 function chooseCopies(parent: ModelConfig, copy: BlockConfig, { type, cacheBytes }: UnitOptions) {

@@ -112,6 +112,21 @@ describe("many copies less few", () => {
     }
   });
 
+  test("of a parent whose layers differ are those of its commonest whole block, and of every half", async () => {
+    const { timer } = fakeLlama();
+    const blocks: BlockConfig[] = [
+      { attention: gqa(4), ffn: swiglu(64) },
+      ...Array.from({ length: 3 }, () => ({ attention: none, ffn: swiglu(32) })),
+      { attention: gqa(2), ffn: swiglu(96) },
+      { attention: gqa(2), ffn: swiglu(96) },
+    ];
+    const parent = testConfig({ blocks });
+    const space = buildSpace(parent, { ffnFractions: [1], fewerKvHeads: false, linear: false, none: false });
+    const { table } = await measureCosts(requestOf({ llama: timer, config: parent, space }));
+    expect(table.shapes.map(({ id }) => id)).toEqual(["gqa 2", "gqa 4", "swiglu 96", "swiglu 64", "swiglu 32"]);
+    expect(table.fixed.decode[0]!.seconds.mean).toBeCloseTo(0.5 + 1e-5 * 512, 9);
+  });
+
   test("measure again only what is missing", async () => {
     const { timer, calls } = fakeLlama();
     const request = requestOf({ llama: timer });
