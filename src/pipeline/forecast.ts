@@ -71,7 +71,7 @@ export function workOf(context: RunContext, choices: ReturnType<typeof blockChoi
     choices,
     scored: space.layers.reduce((sum, layer) => sum + scoredIn(layer), 0),
     refit: recipe.variants.refit,
-    blockTokens: recipe.blocks.tokens,
+    blockTokens: recipe.blocks.tokens === "auto" ? 0 : recipe.blocks.tokens,
     scoreTokens: recipe.score.tokens,
     distilTokens: recipe.distil.tokens,
     distilBatch: recipe.distil.batch,

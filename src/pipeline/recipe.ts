@@ -106,7 +106,12 @@ export const recipeSchema = z
       .prefault({}),
     blocks: z
       .strictObject({
-        tokens: z.int().min(0).default(0).describe("Tokens of block-wise distillation for each variant; 0: none."),
+        tokens: z
+          .union([z.literal("auto"), z.int().min(0)])
+          .default("auto")
+          .describe(
+            "Tokens of block-wise distillation for each variant; 0: none; auto: where a probe finds that it pays.",
+          ),
         learningRate: z.number().positive().default(1e-3),
       })
       .prefault({}),

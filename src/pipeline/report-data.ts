@@ -1,5 +1,5 @@
 /** @module Everything that a child's report and table show, from what the run found out. */
-import { type Interval, meanInterval, pairedInterval } from "../base/index.js";
+import { formatCount, type Interval, meanInterval, pairedInterval } from "../base/index.js";
 import { modelParameters } from "../models/index.js";
 import { totalCost } from "../plan/index.js";
 import type { ComputePoint, LossCurve, ReportData, ReportModel } from "../puzzle/index.js";
@@ -9,6 +9,7 @@ import type { RunContext } from "./context.js";
 import type { StageRecord } from "./recording.js";
 import type { Child, ChildRun, Run } from "./run.js";
 import { predictSpeeds } from "./speed-check.js";
+import type { BlockProbe } from "./stages/block-probe.js";
 import { packageVersion } from "./version.js";
 
 export interface Circumstances {
@@ -223,12 +224,17 @@ function trainingOf(path: string, name: string): string | undefined {
   return "The parent was trained on TinyStories, the corpus that the bundled text is from: it may have seen the measuring text.";
 }
 
-function notesOf({ space, recipe, table }: RunContext, { prepared }: Run, { predictions, child }: ChildRun): string[] {
+function notesOf(
+  { space, recipe, table }: RunContext,
+  { prepared, scored }: Run,
+  { predictions, child }: ChildRun,
+): string[] {
   const sequences = predictions[0]?.measured.n ?? 0;
   return [
     `Calibration, scoring and distillation used ${prepared.origin.train}; all measuring used ${prepared.origin.evaluate}. No two parts share a document.`,
     `Predicted and measured KL are of blocks put together without the refit in sequence, on ${sequences} set-aside sequences.`,
     `In divergence against compute, the point "refitted" is measured on the first ${sequences} set-aside sequences, "distilled" on those of the scoring text, the others on all.`,
+    ...(scored.probe ? [describeProbe(scored.probe)] : []),
     ...(child.distilled && child.distilled.curve.keptStep < child.distilled.curve.steps
       ? [
           `Of the distillation the state after step ${child.distilled.curve.keptStep} of ${child.distilled.curve.steps} is kept: the last one was further from the parent.`,
@@ -243,4 +249,14 @@ function notesOf({ space, recipe, table }: RunContext, { prepared }: Run, { pred
       ({ layer, part, id, reason }) => `Left out of the space: layer ${layer}, ${part} ${id}: ${reason}.`,
     ),
   ];
+}
+
+function describeProbe({ layers, tokens, kl, rate, pays, seconds }: BlockProbe): string {
+  const shown = (value: number) => value.toPrecision(2);
+  const decision = pays ? `used, on ${formatCount(tokens)} tokens a variant` : "not used";
+  return (
+    `Block-wise distillation was ${decision}: on layers ${layers.join(" and ")} the closed form took the summed KL from ` +
+    `${shown(kl.sliced)} to ${shown(kl.refitted)} in ${seconds.refitted.toFixed(0)} s (${shown(rate.refitted)} a second), ` +
+    `distillation from there to ${shown(kl.distilled)} in ${seconds.distilled.toFixed(0)} s (${shown(rate.distilled)} a second).`
+  );
 }

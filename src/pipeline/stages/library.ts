@@ -16,6 +16,7 @@ import {
 } from "../../puzzle/index.js";
 import type { RunContext } from "../context.js";
 import type { Artifact } from "../store.js";
+import { type BlockProbe, probeBlocks } from "./block-probe.js";
 import { buildStarts } from "./children.js";
 import type { Part, Prepared } from "./prepare.js";
 
@@ -31,6 +32,8 @@ export interface Scored {
   scores: LayerScores[];
   scoresArtifact: Artifact;
   scoring: Scoring;
+  /** What decided about block-wise distillation, where the recipe left it open. */
+  probe?: BlockProbe;
   /** Costs and scores of every block that the search may choose. */
   library: Library;
 }
@@ -62,7 +65,6 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
   );
 
   const starts = await buildStarts(context, statistics, { refit: recipe.variants.refit });
-  const variants = recipe.blocks.tokens > 0 ? await trainBlocks(context, prepared, starts) : starts;
 
   const captured = await store.produce(
     {
@@ -76,6 +78,11 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     context,
   );
 
+  const probe =
+    recipe.blocks.tokens === "auto" ? await probeBlocks(context, prepared, statistics, captured) : undefined;
+  const tokens = probe ? (probe.pays ? probe.tokens : 0) : Number(recipe.blocks.tokens);
+  const variants = tokens > 0 ? await trainBlocks(context, prepared, starts, tokens) : starts;
+
   const positions = positionsFor(parent.config, recipe.length);
   const scoring = { text: textOf(context, prepared, "score"), captured, ...(positions !== undefined && { positions }) };
   const scoresArtifact = await scoreStage(context, variants, scoring);
@@ -88,7 +95,7 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     costs: (block) =>
       Object.fromEntries(Object.entries(context.costs).map(([name, cost]) => [name, cost.block(block)])),
   });
-  return { statistics, variants, scores, scoresArtifact, scoring, library };
+  return { statistics, variants, scores, scoresArtifact, scoring, library, ...(probe && { probe }) };
 }
 
 /** Scores all pairs of a small space; halves of a large one are raced, for budgets of any child. */
@@ -122,9 +129,14 @@ function describeRace({ evaluations, pairEvaluations, fullEvaluations, pairs, pa
 }
 
 /** Block-wise distillation of every variant, on the first sequences of the text that the child is distilled on. */
-async function trainBlocks(context: RunContext, prepared: Prepared, starts: Artifact): Promise<Artifact> {
+async function trainBlocks(
+  context: RunContext,
+  prepared: Prepared,
+  starts: Artifact,
+  tokens: number,
+): Promise<Artifact> {
   const { recipe, store, parent, parentDigest, engine, runtime, onEvent, signal } = context;
-  const { tokens, learningRate } = recipe.blocks;
+  const { learningRate } = recipe.blocks;
   const whole = textOf(context, prepared, "distil");
   const text = { ...whole, sequences: sliceSequences(whole.sequences, 0, Math.ceil(tokens / recipe.length)) };
   const captured = await store.produce(
