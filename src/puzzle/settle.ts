@@ -7,6 +7,7 @@ import { type Interval, mean, meanInterval, pairedInterval } from "../base/index
 import { type Corrections, correctLibrary, fitCorrections, type MeasuredChoice } from "./corrections.js";
 import { predictedKl } from "./library.js";
 import { createPricer, type Library, type PairTerm, type SearchOptions, search } from "./search/index.js";
+import { yieldTo } from "./search/search.js";
 
 type Choice = Record<string, string>;
 
@@ -114,6 +115,7 @@ async function propose({ library, search: options, signal }: SettleRequest, term
   const without: Proposal[] = [];
   for (const [layer, variant] of Object.entries(found.choice)) {
     if (library[layer]![variant]!.metrics.kl_div! <= 0) continue;
+    await yieldTo(signal);
     const { [variant]: _, ...others } = corrected[layer]!;
     const rest = { ...corrected, [layer]: others };
     const priced = pricer.price(rest, { ...shared, gap: roughGap, pairTerms: termsOf(rest, terms.pairTerms) });

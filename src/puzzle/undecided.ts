@@ -9,6 +9,7 @@
  */
 import { createRng, EspalierError, mean, pairedInterval } from "../base/index.js";
 import { createPricer, type Library, type PricedChoices, type SearchOptions, type Variant } from "./search/index.js";
+import { yieldTo } from "./search/search.js";
 
 /** Bounds that one child must keep; as in `SearchOptions`. */
 export type BudgetSet = Pick<SearchOptions, "max" | "min" | "fixed">;
@@ -49,6 +50,7 @@ export async function findUndecided(request: UndecidedRequest): Promise<Undecide
   const choices: Record<string, string>[] = [];
   const reduced: Undecided["reduced"] = {};
   for (const bounds of budgets) {
+    await yieldTo(signal);
     const options = { ...bounds, gap, ...(signal && { signal }) };
     const priced = pricer.price(library, options) ?? unreachable(bounds);
     choices.push(priced.choice);

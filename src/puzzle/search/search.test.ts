@@ -90,6 +90,18 @@ describe("against every selection", () => {
     },
   );
 
+  test("a search is stopped between two solves", async () => {
+    const stop = new AbortController();
+    const searching = search(randomLibrary(createRng(51), 5, 4), {
+      objective: "loss",
+      max: { memory: 300 },
+      solutions: 200,
+      signal: stop.signal,
+    });
+    setTimeout(() => stop.abort(), 0);
+    await expect(searching).rejects.toThrow("aborted");
+  });
+
   test.each([41, 42, 43, 44, 45])("pair terms of both signs, library %i", async (seed) => {
     const rng = createRng(seed);
     const library = randomLibrary(rng, 5, 4);

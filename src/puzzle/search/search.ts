@@ -36,7 +36,7 @@ export async function search(library: Library, options: SearchOptions = {}): Pro
   const solver = await createSolver();
   const limits = { gap: options.gap ?? 0, limitSeconds: options.limitSeconds ?? 300 };
   const selection = selectionOf(problem, options);
-  const found = findPool(solver, selection, options, limits);
+  const found = await findPool(solver, selection, options, limits);
   const solutions = found.map((optimum) => describeSolution(problem, optimum));
   const frontier = await sweep(solver, library, options, limits);
   const reason = found.length > 0 ? null : explainInfeasible(solver, problem, limits);
@@ -62,12 +62,17 @@ export function checkSearch(library: Library, options: SearchOptions): void {
 }
 
 /** The optimum, then again and again the best selection that differs enough from all before it. */
-function findPool(solver: Solver, whole: Selection, options: SearchOptions, limits: OptimumOptions): Optimum[] {
+async function findPool(
+  solver: Solver,
+  whole: Selection,
+  options: SearchOptions,
+  limits: OptimumOptions,
+): Promise<Optimum[]> {
   const { solutions = 1, minDistance = 1, signal } = options;
   const found: Optimum[] = [];
   let selection = whole;
   while (found.length < solutions) {
-    signal?.throwIfAborted();
+    await yieldTo(signal);
     const next = findOptimum(solver, selection, limits);
     if (!next) break;
     found.push(next);
@@ -75,6 +80,12 @@ function findPool(solver: Solver, whole: Selection, options: SearchOptions, limi
     selection = { ...selection, constraints: [...selection.constraints, repeated] };
   }
   return found;
+}
+
+/** The solver holds the thread: between two solves others have their turn, a Ctrl-C among them. */
+export async function yieldTo(signal: AbortSignal | undefined): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve));
+  signal?.throwIfAborted();
 }
 
 async function sweep(
@@ -86,7 +97,7 @@ async function sweep(
   if (!range) return [];
   const points: FrontierPoint[] = [];
   for (const budget of range.values) {
-    options.signal?.throwIfAborted();
+    await yieldTo(options.signal);
     const problem = buildProblem(library, { ...options, max: { ...options.max, [range.name]: budget } });
     const optimum = findOptimum(solver, selectionOf(problem, options), limits);
     points.push(
