@@ -44,6 +44,8 @@ interface Case {
   scoringTokens: number;
   /** Positions of a sequence that are compared. Defaults to all. */
   positions?: number;
+  /** Tokens of different text to train on; more are passes over it. Defaults to as many as the largest count. */
+  trainingText?: number;
   /** Tokens of block distillation for each variant. */
   counts: readonly number[];
   learningRate: number;
@@ -72,11 +74,13 @@ const cases: readonly Case[] = [
     text: sharedPath("data/wikitext2/wiki.train_5k.raw.gz"),
     layers: [0, 6, 12, 18, 24, 29],
     space: { ffnFractions: [1, 0.5], none: false },
-    calibrationTokens: 4_096,
+    calibrationTokens: 2_048,
     scoringTokens: 512,
     positions: 64,
-    counts: [4_096, 16_384, 49_152],
-    learningRate: 1e-3,
+    // What every layer reads of it lies on disk.
+    trainingText: 32_768,
+    counts: [16_384, 114_688],
+    learningRate: 3e-3,
     distilled: ["sliced by contribution"],
     rankings: ["contribution"],
   },
@@ -193,8 +197,9 @@ async function createBed(one: Case, path: string, text: string): Promise<Bed> {
   const runtime = await createRuntime();
   const parent = await openModel(path);
   const tokenizer = loadTokenizer(parent.sidecars.tokenizer!);
-  const wanted = [one.calibrationTokens, one.scoringTokens, Math.max(...one.counts)].map((tokens) => tokens / length);
-  const maxCount = wanted.reduce((sum, count) => sum + Math.ceil(count), 0);
+  const trainingText = Math.min(one.trainingText ?? Number.POSITIVE_INFINITY, Math.max(...one.counts));
+  const wanted = one.calibrationTokens + one.scoringTokens + trainingText;
+  const maxCount = Math.ceil(wanted / length);
   const sequences = createSequences(tokenizer, await readDocuments(text), { length, maxCount });
   const layers = one.layers ?? parent.config.blocks.map((_, layer) => layer);
   let used = 0;
@@ -212,7 +217,7 @@ async function createBed(one: Case, path: string, text: string): Promise<Bed> {
     root: await mkdtemp(join(tmpdir(), "espalier-bench-")),
     calibration: take(one.calibrationTokens),
     scoring: take(one.scoringTokens),
-    training: take(Math.max(...one.counts)),
+    training: take(trainingText),
     ...(one.positions !== undefined && { positions: one.positions }),
   };
 }
