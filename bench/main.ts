@@ -18,6 +18,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "seconds to a proven optimum of 80 layers x 16 variants under three budgets",
     load: async () => (await import("./solve.js")).solve,
   },
+  memory: {
+    what: "peak memory of a run over a parent of 1.2 billion parameters, 16 and 32 layers",
+    load: async () => (await import("./memory.js")).memory,
+  },
   search: {
     what: "seconds and summed KL of slicing, closed form and block distillation",
     load: async () => {

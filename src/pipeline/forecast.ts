@@ -78,6 +78,8 @@ export function workOf(context: RunContext, choices: ReturnType<typeof blockChoi
     children: children.length * (1 + baselines),
     distilled: children.length * (1 + distilledBaselines(recipe, baselines)),
     share: shareOf(context),
+    // Exports are loaded in llama.cpp in every type; f32 is the largest.
+    ...(recipe.targets.includes("gguf") && { exportType: "f32" as const }),
     evaluateTokens: recipe.evaluate.tokens,
   };
 }
@@ -96,7 +98,7 @@ function distilledBaselines({ distil }: Recipe, baselines: number): number {
 }
 
 export function renderForecast(outlook: Outlook): string {
-  const { stages, seconds, memoryBytes, diskBytes, reach, budgets, unmeasured, gflops } = outlook;
+  const { stages, seconds, memoryBytes, memory, diskBytes, reach, budgets, unmeasured, gflops } = outlook;
   const amount = (cost: string, value: number) => (cost === "memory" ? formatBytes(value) : formatCount(value));
   const share = (cost: string, value: number) => `${((100 * value) / reach[cost]!.parent).toFixed(1)} %`;
   const sizes = Object.entries(reach).filter(([cost]) => cost === "params" || cost === "memory");
@@ -105,7 +107,7 @@ export function renderForecast(outlook: Outlook): string {
     ...stages
       .filter((stage) => stage.seconds >= 0.5)
       .map((stage) => `        ${stage.name.padEnd(10)} ${formatSeconds(stage.seconds)}`),
-    `memory  about ${formatBytes(memoryBytes)} at its peak`,
+    `memory  about ${formatBytes(memoryBytes)} at its peak, in ${memory.peak} (right within a fifth)`,
     `disk    about ${formatBytes(diskBytes)}`,
     "",
     "budgets that can be reached:",

@@ -1,10 +1,11 @@
 /**
  * @module What a reshaping run will take, from the parent's shapes, the numbers of tokens, and two measured rates: how
  * fast this machine runs a block of the parent, and how fast it solves linear systems. Meant to be right within a factor
- * of two.
+ * of two, memory (`memory-forecast.ts`) within a fifth.
  */
-import { type BlockConfig, blockParameters, type ModelConfig, modelParameters } from "../models/index.js";
-import { ggufBlockBytes, ggufBytes, hubBytes, largestBlockBytes } from "./sizes.js";
+import { type BlockConfig, blockParameters, type ModelConfig } from "../models/index.js";
+import { forecastMemory, type MemoryForecast } from "./memory-forecast.js";
+import { ggufBlockBytes, ggufBytes, hubBytes, type WeightType } from "./sizes.js";
 
 /** Rates in 1e9 operations a second; `measureMachine` measures both. */
 export interface Machine {
@@ -42,6 +43,8 @@ export interface ReshapeWork {
   /** Share of the parent's parameters that a child keeps. */
   share: number;
   evaluateTokens: number;
+  /** Largest type of GGUF that llama.cpp loads to compare it. Defaults to none. */
+  exportType?: WeightType;
   /** Seconds of measuring in llama.cpp for each model. Defaults to 4. */
   measureSeconds?: number;
 }
@@ -51,6 +54,8 @@ export interface Forecast {
   seconds: number;
   /** Peak resident memory of the process tree, in bytes. */
   memoryBytes: number;
+  /** The same of every stage, and which of them has the peak. */
+  memory: MemoryForecast;
   /** What the run writes to the store and the output directory. */
   diskBytes: number;
 }
@@ -59,6 +64,7 @@ export interface Forecast {
 export function forecastReshape(config: ModelConfig, work: ReshapeWork, machine: Machine): Forecast {
   const cost = createCostModel(config, work, machine);
   const { children, distilled = children, measureSeconds = 4 } = work;
+  const memory = forecastMemory(config, work);
   const stages = [
     { name: "calibrate", seconds: cost.calibrate() },
     { name: "variants", seconds: work.refit ? cost.refits() : 0 },
@@ -74,7 +80,8 @@ export function forecastReshape(config: ModelConfig, work: ReshapeWork, machine:
   return {
     stages,
     seconds: stages.reduce((sum, { seconds }) => sum + seconds, 0),
-    memoryBytes: forecastMemory(config, work),
+    memoryBytes: memory.bytes,
+    memory,
     diskBytes: forecastDisk(config, work),
   };
 }
@@ -177,30 +184,6 @@ function solveFlops(n: number, columns: number): number {
   return n ** 3 / 3 + 2 * n ** 2 * columns;
 }
 
-/** Node, ONNX Runtime and llama.cpp's process before any model. */
-const baseBytes = 260 * 2 ** 20;
-
-function forecastMemory(config: ModelConfig, work: ReshapeWork): number {
-  const { length, batch, share, distilTokens, distilBatch } = work;
-  const widest = widestOf(config);
-  const embedding = 4 * config.vocabSize * config.hiddenSize;
-  // A block's weights and its sums of products while it is refitted, in float64.
-  const blockwise = 2 * largestBlockBytes(config) + 2 * 8 * widest ** 2;
-  const forward = embedding + blockwise + activationBytes(config, batch * length, length);
-  if (distilTokens === 0) return Math.round(baseBytes + forward);
-  // Weights, gradients and two moments of the child, the parent's weights, and every layer's activations for the way back.
-  const parameters = 4 * modelParameters(config);
-  const layers = config.blocks.length * (1 + share);
-  const training = (4 * share + 1) * parameters + layers * activationBytes(config, distilBatch * length, length);
-  return Math.round(baseBytes + Math.max(forward, training));
-}
-
-/** What one block's forward pass holds, and a slice of logits of two models. */
-function activationBytes(config: ModelConfig, rows: number, length: number): number {
-  const { hiddenSize, heads, vocabSize } = config;
-  return 4 * rows * (8 * hiddenSize + 4 * widestOf(config) + heads * length) + 2 * 4 * Math.min(rows, 256) * vocabSize;
-}
-
 /** Bytes that a run writes to the store and the output directory. */
 export function forecastDisk(config: ModelConfig, work: ReshapeWork): number {
   const { calibrateTokens, scoreTokens, share, children, choices } = work;
@@ -227,8 +210,4 @@ function startBytes(config: ModelConfig, blocks: readonly BlockConfig[]): number
     ...[...ffns.values()].map((ffn): BlockConfig => ({ attention: { kind: "none" }, ffn })),
   ];
   return halves.reduce((sum, block) => sum + ggufBlockBytes(config, block, "f32"), 0);
-}
-
-function widestOf(config: ModelConfig): number {
-  return Math.max(config.hiddenSize, ...config.blocks.map(({ ffn }) => (ffn.kind === "swiglu" ? ffn.width : 0)));
 }

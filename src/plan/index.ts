@@ -24,6 +24,7 @@ export {
 } from "./costs.js";
 export { type Forecast, forecastDisk, forecastReshape, type Machine, type ReshapeWork } from "./dry-run.js";
 export { measureMachine } from "./machine.js";
+export { forecastMemory, type MemoryForecast, type MemoryWork } from "./memory-forecast.js";
 export {
   fallbacks,
   ggufBlockBytes,

@@ -181,6 +181,18 @@ describe("forecast", () => {
     expect(memoryBytes).toBeLessThan(0.1 * hubBytes(nemotron70, "f32"));
   });
 
+  test("memory is that of the stage with the highest peak, and llama.cpp maps the file that it runs", () => {
+    const of = (changes: Partial<ReshapeWork>) => {
+      const { memory, memoryBytes } = forecastReshape(tiny, { ...work, ...changes }, { gflops: 10, solveGflops: 1 });
+      expect(memoryBytes).toBe(Math.max(...memory.stages.map(({ bytes }) => bytes)));
+      return Object.fromEntries(memory.stages.map(({ name, bytes }) => [name, bytes]));
+    };
+    const mapped = of({ exportType: "f32" }).export! - of({ exportType: "f16" }).export!;
+    const difference = work.share * (ggufBytes(tiny, "f32") - ggufBytes(tiny, "f16"));
+    expect(Math.abs(mapped - difference)).toBeLessThan(2);
+    expect(of({ children: 7 }).evaluate! - of({ children: 6 }).evaluate!).toBe(40 * 2 ** 20);
+  });
+
   test("disk holds every child twice and the exports", () => {
     const { diskBytes } = forecastReshape(tiny, work, { gflops: 10, solveGflops: 1 });
     const childBytes = 0.6 * hubBytes(tiny, "f32");

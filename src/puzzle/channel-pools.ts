@@ -1,6 +1,6 @@
 /**
  * @module `elimination` of `channel-order.ts` for wide feed-forwards, by blocks: the next channels to lose, at most 128 and
- * a thirty-second of those left, are sought among four times as many that are cheapest now. What the others make up for
+ * a sixteenth of those left, are sought among four times as many that are cheapest now. What the others make up for
  * is brought up to date once for the block, as products of matrices; within the pool every loss counts at once. Differs
  * from the exact order only where a channel outside the pool would have become cheaper than one in it.
  */
@@ -16,7 +16,7 @@ export interface PoolOptions {
   m: number;
   /** lambda as a share of the mean diagonal of the Gram matrix. */
   ridge: number;
-  /** Channels from which on the exact order is quick. Defaults to 384. */
+  /** Channels from which on the exact order is quick. Defaults to 512. */
   exactBelow?: number;
 }
 
@@ -37,7 +37,7 @@ export async function rankByPools(
   product: Product,
   gram: Float32Array | Float64Array,
   weights: Float32Array,
-  { n, m, ridge, exactBelow = 384 }: PoolOptions,
+  { n, m, ridge, exactBelow = 512 }: PoolOptions,
 ): Promise<Int32Array> {
   let diagonal = 0;
   for (let i = 0; i < n; i++) diagonal += gram[i * n + i]! / n;
@@ -47,7 +47,7 @@ export async function rankByPools(
   const order = new Int32Array(n);
   let alive = n;
   while (alive > exactBelow) {
-    const losses = Math.min(128, 2 ** Math.max(0, Math.floor(Math.log2(alive / 32))));
+    const losses = Math.min(128, 2 ** Math.max(0, Math.floor(Math.log2(alive / 16))));
     const lost = await cheapestInPool(product, state, losses);
     for (const row of lost) order[--alive] = state.channels[row]!;
     await loseAll(product, state, lost);
