@@ -10,6 +10,8 @@ import type { StageRecord } from "./recording.js";
 import type { Child, ChildRun, Run } from "./run.js";
 import { predictSpeeds } from "./speed-check.js";
 import type { BlockProbe } from "./stages/block-probe.js";
+import { describeSettled } from "./stages/candidates.js";
+import { describeRace } from "./stages/library.js";
 import { packageVersion } from "./version.js";
 
 export interface Circumstances {
@@ -227,13 +229,15 @@ function trainingOf(path: string, name: string): string | undefined {
 function notesOf(
   { space, recipe, table }: RunContext,
   { prepared, scored }: Run,
-  { predictions, child }: ChildRun,
+  { predictions, child, plan, searched }: ChildRun,
 ): string[] {
   const sequences = predictions[0]?.measured.n ?? 0;
   return [
     `Calibration, scoring and distillation used ${prepared.origin.train}; all measuring used ${prepared.origin.evaluate}. No two parts share a document.`,
     `Predicted and measured KL are of blocks put together without the refit in sequence, on ${sequences} set-aside sequences.`,
     `In divergence against compute, the point "refitted" is measured on the first ${sequences} set-aside sequences, "distilled" on those of the scoring text, the others on all.`,
+    ...(scored.race ? [describeRace(scored.race)] : []),
+    ...describeSettled(plan, searched.settled),
     ...(scored.probe ? [describeProbe(scored.probe)] : []),
     ...(child.distilled && child.distilled.curve.keptStep < child.distilled.curve.steps
       ? [

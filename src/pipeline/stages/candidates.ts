@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { type Interval, pairedInterval, readJson, writeJsonAtomic } from "../../base/index.js";
+import { digestJson, type Interval, pairedInterval, readJson, writeJsonAtomic } from "../../base/index.js";
 import {
   architectureOf,
   type Baseline,
@@ -55,7 +55,7 @@ export async function settleCandidates(
               choices.map((choice) => architectureOf(parent.config, choice)),
             ),
         });
-        for (const message of describe(plan, settled)) onEvent({ event: "notice", level: "info", message });
+        for (const message of describeSettled(plan, settled)) onEvent({ event: "notice", level: "info", message });
         await writeJsonAtomic(join(directory, "settled.json"), settled);
       },
     },
@@ -67,18 +67,24 @@ export async function settleCandidates(
   return { ...settled, ...(kinds && chosen && { byKind: meanByKind(chosen.kl, kinds) }) };
 }
 
-function describe({ name }: ChildPlan, { rounds, candidates, measured, predicted, stands }: Settled): string[] {
+/** One line for each search, and one for the outcome. */
+export function describeSettled(
+  { name }: ChildPlan,
+  { rounds, candidates, choice, measured, predicted, stands }: Settled,
+): string[] {
   const shown = (kl: number) => kl.toFixed(3);
   const lines = rounds.map(
     (round) =>
-      `${name}: search ${round.round} proposes KL ${shown(round.corrected)} (sum of scores ${shown(round.predicted)}), measured ${shown(round.measured.mean)}; ${round.candidates} candidates measured`,
+      `Search ${round.round} for ${name}: proposed at a KL of ${shown(round.corrected)} (sum of scores ${shown(round.predicted)}), measured ${shown(round.measured.mean)}; ${round.candidates} more candidates measured whole.`,
   );
-  const [first] = rounds;
-  const gain = pairedInterval(
-    candidates.find(({ choice }) => choice === first?.choice)?.kl ?? [],
-    candidates.find(({ aboveChosen }) => aboveChosen.mean === 0)?.kl ?? [],
-  );
-  const better = gain.n > 1 && gain.mean > 0 ? `, ${shown(gain.mean)} below the first proposal` : "";
-  const end = `${name}: chosen at sum ${shown(predicted)}, measured ${shown(measured.mean)} (95 % ${shown(measured.low)} to ${shown(measured.high)}, ${measured.n} sequences)${better}; ${stands ? "the choice stands" : "the rounds ended before the choice stood"}`;
-  return [...lines, end];
+  const klOf = (wanted: unknown) =>
+    candidates.find(({ choice }) => digestJson(choice) === digestJson(wanted))?.kl ?? [];
+  const gain = pairedInterval(klOf(rounds[0]?.choice), klOf(choice));
+  const better = gain.mean > 0 ? `, ${shown(gain.mean)} below the first proposal` : "";
+  const { mean, low, high, n } = measured;
+  const end = stands ? "The last search proposed it again." : "The searches ended before one proposed it again.";
+  return [
+    ...lines,
+    `${name}: sum of scores ${shown(predicted)}, measured ${shown(mean)} (95 % ${shown(low)} to ${shown(high)}, ${n} sequences of the scoring text)${better}. ${end}`,
+  ];
 }

@@ -10,6 +10,7 @@ import {
   positionsFor,
   raceBlocks,
   raceBudgets,
+  readRace,
   readScores,
   scoreBlocks,
   scoresJointly,
@@ -32,6 +33,8 @@ export interface Scored {
   scores: LayerScores[];
   scoresArtifact: Artifact;
   scoring: Scoring;
+  /** How the race went, where the space was too large to score every pair. */
+  race?: RaceReport;
   /** What decided about block-wise distillation, where the recipe left it open. */
   probe?: BlockProbe;
   /** Costs and scores of every block that the search may choose. */
@@ -95,7 +98,9 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     costs: (block) =>
       Object.fromEntries(Object.entries(context.costs).map(([name, cost]) => [name, cost.block(block)])),
   });
-  return { statistics, variants, scores, scoresArtifact, scoring, library, ...(probe && { probe }) };
+  const race = scoresJointly(space) ? undefined : await readRace(scoresArtifact.directory);
+  const told = { ...(probe && { probe }), ...(race && { race }) };
+  return { statistics, variants, scores, scoresArtifact, scoring, library, ...told };
 }
 
 /** Scores all pairs of a small space; halves of a large one are raced, for budgets of any child. */
@@ -122,10 +127,12 @@ async function scoreStage(context: RunContext, variants: Artifact, scoring: Scor
   );
 }
 
-function describeRace({ evaluations, pairEvaluations, fullEvaluations, pairs, pairFactor }: RaceReport): string {
+/** One line on what was scored. */
+export function describeRace(race: RaceReport): string {
+  const { evaluations, pairEvaluations, fullEvaluations, pairs, pairFactor } = race;
   const share = Math.round((100 * (evaluations + pairEvaluations)) / fullEvaluations);
   const factor = pairFactor ? `, which cost ${pairFactor.factor.toFixed(2)} of the sum of their halves (median)` : "";
-  return `scores: racing took ${share} % of scoring everything, ${pairs} pairs of halves among it${factor}`;
+  return `Scores were raced for any budget: ${share} % of the work of scoring every half on all of the text, ${pairs} pairs of halves among it${factor}.`;
 }
 
 /** Block-wise distillation of every variant, on the first sequences of the text that the child is distilled on. */
