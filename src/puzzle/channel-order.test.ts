@@ -1,11 +1,17 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { repositoryPath } from "../base/testing.js";
+import { bundledTextPath, readDocuments } from "../data/index.js";
+import { createEngine } from "../engine/index.js";
+import { openModel } from "../models/index.js";
 import { createRuntime, type Runtime } from "../runtime/index.js";
-import { f32Tensor } from "../tensor/index.js";
+import { type F32Tensor, f32Tensor } from "../tensor/index.js";
+import { loadTokenizer } from "../tokenizer/index.js";
 import { rankByElimination, rankByScore } from "./channel-order.js";
 import { rankByPools } from "./channel-pools.js";
 import { createProducts } from "./products.js";
 import { type Moments, normalisedError, refitTowards, selectInputs } from "./refit.js";
 import { randomMatrix } from "./testing.js";
+import { transposed } from "./variants.js";
 
 let runtime: Runtime;
 beforeAll(async () => {
@@ -77,6 +83,28 @@ test("eliminated by blocks, nearly the same channels are kept, and are worth as 
     expect(shared / width).toBeGreaterThan(width > 300 ? 0.9 : 0.7);
     expect(errorOf(blocked.subarray(0, width)) / errorOf(exact.subarray(0, width))).toBeLessThan(1.01);
   }
+});
+
+test("of a real layer the same channels are kept by blocks as one by one", async () => {
+  const model = await openModel(repositoryPath("models/stories260K"));
+  const engine = createEngine(runtime, model);
+  const tokenizer = loadTokenizer(model.sidecars.tokenizer);
+  const text = (await readDocuments(bundledTextPath("train"))).slice(0, 40).join(" ");
+  const ids = tokenizer.encode(text).slice(0, 4096);
+  const batch = Array.from({ length: 16 }, (_, i) => ids.slice(256 * i, 256 * (i + 1)));
+  const x = await engine.embed(batch);
+  const { taps } = await engine.runBlock(0, x, { batch: 16, length: 256, taps: true });
+  const product = createProducts(runtime);
+  const gram = (await product(taps!.ffnHidden!, taps!.ffnHidden!, { transposeA: true })).data;
+  const down = (await model.weights.read("model.layers.0.mlp.down_proj.weight")) as F32Tensor;
+  const weights = transposed(down).data;
+  const [n, m] = [172, 64];
+  const exact = rankByElimination(gram, weights, { n, m, ridge: 1e-2 });
+  const blocked = await rankByPools(product, gram, weights, { n, m, ridge: 1e-2, exactBelow: 16 });
+  for (const width of [129, 86, 43]) {
+    expect(new Set(blocked.subarray(0, width))).toEqual(new Set(exact.subarray(0, width)));
+  }
+  await model.close();
 });
 
 /** Moments of y = x W. */
