@@ -4,7 +4,7 @@
  * of two, memory (`memory-forecast.ts`) within a fifth.
  */
 import { type BlockConfig, blockParameters, type ModelConfig } from "../models/index.js";
-import { forecastMemory, type MemoryForecast } from "./memory-forecast.js";
+import { forecastMemory, type MemoryForecast, wideInputs } from "./memory-forecast.js";
 import { ggufBlockBytes, ggufBytes, hubBytes, type WeightType } from "./sizes.js";
 
 /** Rates in 1e9 operations a second; `measureMachine` measures both. */
@@ -93,7 +93,9 @@ function createCostModel(config: ModelConfig, work: ReshapeWork, machine: Machin
   const head = 2 * config.vocabSize * config.hiddenSize;
   const blocks = config.blocks.reduce((sum, block) => sum + blockFlops(config, block, length), 0);
   const seconds = (flops: number) => flops / (gflops * 1e9);
-  const solving = (flops: number) => flops / (solveGflops * 1e9);
+  /** A ridge system with so many inputs; wide ones go through ONNX Runtime, at half the rate of a block. */
+  const solve = (n: number, columns: number) =>
+    solveFlops(n, columns) / (n < wideInputs ? solveGflops * 1e9 : 0.5 * gflops * 1e9);
   /** `part` of the blocks, and `heads` outputs over the vocabulary. */
   const forward = (tokens: number, part = 1, heads = 0) => seconds(tokens * (part * blocks + heads * head));
   const heads = (blocks: readonly BlockConfig[]) => countOf(blocks, ({ attention }) => attention) - 1;
@@ -113,13 +115,10 @@ function createCostModel(config: ModelConfig, work: ReshapeWork, machine: Machin
     },
     /** One system for each narrowed width (half the width on average), each head count and each linear map. */
     refits: () =>
-      solving(
-        sumOver(
-          config,
-          ({ ffn, attention, hidden }, layer) =>
-            widths(choices[layer]!) * solveFlops(ffn / 2, hidden) +
-            heads(choices[layer]!) * solveFlops(attention, hidden),
-        ),
+      sumOver(
+        config,
+        ({ ffn, attention, hidden }, layer) =>
+          widths(choices[layer]!) * solve(ffn / 2, hidden) + heads(choices[layer]!) * solve(attention, hidden),
       ),
     blockDistillation: () => {
       const variants = choices.reduce((sum, offered) => sum + heads(offered) + widths(offered), 0);
@@ -137,12 +136,7 @@ function createCostModel(config: ModelConfig, work: ReshapeWork, machine: Machin
             ({ ffn, attention, hidden }) => 2 * (share * ffn + attention) * (share * ffn + attention + hidden),
           ),
       ) +
-      solving(
-        sumOver(
-          config,
-          ({ ffn, attention, hidden }) => solveFlops(share * ffn, hidden) + solveFlops(attention, hidden),
-        ),
-      ),
+      sumOver(config, ({ ffn, attention, hidden }) => solve(share * ffn, hidden) + solve(attention, hidden)),
     /** Forward and backward of the child, three forwards, and one forward of the parent. */
     distil: () => (3 * forward(work.distilTokens, share, 1) + forward(work.distilTokens, 1, 1)) / trainShare,
   };
