@@ -25,7 +25,6 @@ export { type RunResult, resultJsonSchema, resultSchema } from "./result.js";
 export {
   type LayerPart,
   type LayerScores,
-  positionsFor,
   readScores,
   type ScoreOptions,
   type ScoreRequest,

@@ -13,7 +13,7 @@
 import { join } from "node:path";
 import { checkSchema, fileExists, type OnEvent, readJson, writeJsonAtomic, z } from "../base/index.js";
 import type { Engine } from "../engine/index.js";
-import { type BlockConfig, type ModelConfig, sameBlock } from "../models/index.js";
+import { type BlockConfig, sameBlock } from "../models/index.js";
 import type { F32Tensor } from "../tensor/index.js";
 import { batchesOf } from "./activations.js";
 import type { BlockLibrary } from "./block-library.js";
@@ -47,8 +47,7 @@ export interface ScoreOptions {
   layers?: readonly number[];
   /**
    * Positions of each sequence at which distributions are compared, drawn once for each sequence, one from each equal
-   * stretch. The head of a small model with a large vocabulary costs as much as its blocks, and the error of a score
-   * comes from the sequences, not from the positions. Defaults to all.
+   * stretch. Saves time in the head and widens the intervals; see docs/puzzle.md for what that is worth. Defaults to all.
    */
   positions?: number;
 }
@@ -72,14 +71,6 @@ const jointLimit = 400;
 /** True where scoring all pairs is cheap enough to be the default. */
 export function scoresJointly({ layers }: Space): boolean {
   return layers.reduce((sum, { attention, ffn }) => sum + attention.length * ffn.length, 0) <= jointLimit;
-}
-
-/** From this size of the vocabulary on the head is dear enough to be spared. */
-const largeVocabulary = 16_384;
-
-/** Positions worth comparing: a quarter of each sequence where the vocabulary is large, else all (undefined). */
-export function positionsFor({ vocabSize }: ModelConfig, length: number): number | undefined {
-  return vocabSize >= largeVocabulary && length >= 64 ? Math.floor(length / 4) : undefined;
 }
 
 /** Scores everything on all of the text. */

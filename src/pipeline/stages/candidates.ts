@@ -31,7 +31,7 @@ export async function settleCandidates(
   { scored, plan, fixed, baselines }: SettleWork,
 ): Promise<SettledChoice> {
   const { recipe, store, parent, parentDigest, engine, onEvent, signal } = context;
-  const { text, captured, ...positions } = scored.scoring;
+  const { text, captured } = scored.scoring;
   const { library, variants, scoresArtifact } = scored;
   const { solutions, minDistance } = recipe.search;
   const also = baselines.filter(({ kind }) => kind !== "random").map(({ choice }) => choice);
@@ -40,10 +40,10 @@ export async function settleCandidates(
       stage: `candidates/${plan.name}`,
       title: `candidates under ${plan.text} put together and measured whole`,
       version: 1,
-      options: { bounds: plan.bounds, fixed, solutions, minDistance, also, library, ...positions },
+      options: { bounds: plan.bounds, fixed, solutions, minDistance, also, library },
       inputs: { parent: parentDigest, scores: scoresArtifact, variants, captured },
       async run(directory) {
-        const request = { engine, library: openBlockLibrary(variants.directory, parent), text, ...positions, signal };
+        const request = { engine, library: openBlockLibrary(variants.directory, parent), text, signal };
         const settled = await settleChoice({
           library,
           search: { max: plan.bounds, fixed, solutions, minDistance },

@@ -7,7 +7,6 @@ import {
   distilBlocks,
   type Library,
   openBlockLibrary,
-  positionsFor,
   raceBlocks,
   raceBudgets,
   readRace,
@@ -45,8 +44,6 @@ export interface Scored {
 export interface Scoring {
   text: BatchedText;
   captured: Artifact;
-  /** Positions of a sequence that are compared; all where absent. */
-  positions?: number;
 }
 
 /** Calibrates, builds every variant, and scores each in the parent's place. */
@@ -86,8 +83,7 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
   const tokens = probe ? (probe.pays ? probe.tokens : 0) : Number(recipe.blocks.tokens);
   const variants = tokens > 0 ? await trainBlocks(context, prepared, starts, tokens) : starts;
 
-  const positions = positionsFor(parent.config, recipe.length);
-  const scoring = { text: textOf(context, prepared, "score"), captured, ...(positions !== undefined && { positions }) };
+  const scoring = { text: textOf(context, prepared, "score"), captured };
   const scoresArtifact = await scoreStage(context, variants, scoring);
 
   const scores: LayerScores[] = [];
@@ -106,15 +102,15 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
 /** Scores all pairs of a small space; halves of a large one are raced, for budgets of any child. */
 async function scoreStage(context: RunContext, variants: Artifact, scoring: Scoring): Promise<Artifact> {
   const { store, parent, parentDigest, engine, space, onEvent, signal } = context;
-  const { text, captured, ...positions } = scoring;
-  const request = { engine, space, library: openBlockLibrary(variants.directory, parent), text, ...positions };
+  const { text, captured } = scoring;
+  const request = { engine, space, library: openBlockLibrary(variants.directory, parent), text };
   const joint = scoresJointly(space);
   return store.produce(
     {
       stage: "score",
       title: "KL from the parent with one block replaced",
       version: 2,
-      options: { offered: space.layers, ...positions },
+      options: { offered: space.layers },
       inputs: { parent: parentDigest, captured, variants },
       async run(directory) {
         const whole = { ...request, captured: captured.directory, directory, onEvent, signal };
