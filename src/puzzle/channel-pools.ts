@@ -89,43 +89,58 @@ async function cheapestInPool(product: Product, state: State, losses: number): P
   );
 }
 
-/** Greedy losses among a few channels: `inverse` and `overlaps` w_i . w_j, both [c, c], are brought up to date. */
+/**
+ * Greedy losses among a few channels, from their part H of the inverse and the products K_ij = w_i . w_j, both [c, c].
+ * With h and k the columns of the lost channel l, f = h / h_l and g = k - k_l f / 2: H -= f h^T and K -= f g^T + g f^T.
+ * Only the diagonals are brought up to date; a column is when its channel is lost.
+ */
 function eliminateWithin(inverse: Float64Array, overlaps: Float64Array, losses: number): number[] {
   const c = Math.sqrt(inverse.length);
-  const lost: number[] = [];
-  const alive = new Set(Array.from({ length: c }, (_, i) => i));
-  while (lost.length < losses) {
-    let [best, least] = [-1, Number.POSITIVE_INFINITY];
-    for (const i of alive) {
-      const cost = overlaps[i * c + i]! / inverse[i * c + i]!;
-      if (cost < least) [best, least] = [i, cost];
+  const [h, k] = [diagonalOf(inverse, c), diagonalOf(overlaps, c)];
+  const past: Loss[] = [];
+  const alive = new Set(h.keys());
+  while (past.length < losses) {
+    let [lost, least] = [-1, Number.POSITIVE_INFINITY];
+    for (const i of alive) if (k[i]! / h[i]! < least) [lost, least] = [i, k[i]! / h[i]!];
+    alive.delete(lost);
+    const loss = loseOne(inverse, overlaps, past, lost);
+    for (let i = 0; i < c; i++) {
+      h[i]! -= loss.f[i]! * loss.column[i]!;
+      k[i]! -= 2 * loss.f[i]! * loss.g[i]!;
     }
-    alive.delete(best);
-    lost.push(best);
-    loseWithin(inverse, overlaps, c, best, alive);
+    past.push(loss);
   }
-  return lost;
+  return past.map(({ lost }) => lost);
 }
 
-/** With f = H_l / H_ll: H_ij -= f_i H_lj and w_i -= f_i w_l, of which only the products are kept. */
-function loseWithin(
-  inverse: Float64Array,
-  overlaps: Float64Array,
-  c: number,
-  lost: number,
-  alive: ReadonlySet<number>,
-): void {
-  const row = inverse.slice(lost * c, (lost + 1) * c);
-  const overlap = overlaps.slice(lost * c, (lost + 1) * c);
-  const [pivot, own] = [row[lost]!, overlap[lost]!];
-  for (const i of alive) {
-    const f = row[i]! / pivot;
-    const g = overlap[i]! - f * own;
-    for (let j = 0, k = i * c; j < c; j++, k++) {
-      inverse[k]! -= f * row[j]!;
-      overlaps[k]! -= f * overlap[j]! + (row[j]! / pivot) * g;
+interface Loss {
+  lost: number;
+  /** h of the text above. */
+  column: Float64Array;
+  f: Float64Array;
+  g: Float64Array;
+}
+
+function loseOne(inverse: Float64Array, overlaps: Float64Array, past: readonly Loss[], lost: number): Loss {
+  const c = Math.sqrt(inverse.length);
+  const column = inverse.slice(lost * c, (lost + 1) * c);
+  const g = overlaps.slice(lost * c, (lost + 1) * c);
+  for (const { f, column: h, g: k } of past) {
+    const [fl, hl, kl] = [f[lost]!, h[lost]!, k[lost]!];
+    for (let i = 0; i < c; i++) {
+      column[i]! -= hl * f[i]!;
+      g[i]! -= fl * k[i]! + kl * f[i]!;
     }
   }
+  const pivot = column[lost]!;
+  const half = g[lost]! / 2;
+  const f = column.map((value) => value / pivot);
+  for (let i = 0; i < c; i++) g[i]! -= half * f[i]!;
+  return { lost, column, f, g };
+}
+
+function diagonalOf(matrix: Float64Array, c: number): Float64Array {
+  return Float64Array.from({ length: c }, (_, i) => matrix[i * c + i]!);
 }
 
 /**
