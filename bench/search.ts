@@ -159,38 +159,39 @@ async function measureModel(one: Case, path: string, text: string, say: (text: s
       buildVariants({ ...quiet, ...options, runtime, parent, space, statistics, directory }),
     );
     await add(method, 0, calibrating + building, directory);
-    if (method === "closed form" && !one.layers) {
-      const library = openBlockLibrary(directory, parent);
-      const captured = join(root, "scoring");
-      rows.at(-1)!.race = await compareRace(root, {
-        ...quiet,
-        engine,
-        space,
-        library,
-        text: bed.scoring,
-        captured,
-        joint: false,
-      });
-    }
+    if (method === "closed form" && !one.layers) rows.at(-1)!.race = await raceAgainstAll(bed, directory);
     for (const tokens of one.distilled.includes(method) ? counts : []) {
       const trained = `${directory}-${tokens}`;
-      const library = openBlockLibrary(directory, parent);
-      const captured = join(root, `training-${tokens}`);
-      const some = Math.min(bed.training.sequences.count, Math.ceil(tokens / length));
-      const training = { ...bed.training, sequences: sliceSequences(bed.training.sequences, 0, some) };
-      const seconds = await timed(async () => {
-        await capture({ ...quiet, engine, text: training, directory: captured });
-        const request = { ...quiet, runtime, engine, library, text: training, captured, directory: trained };
-        await distilBlocks({ ...request, tokens, learningRate });
-      });
-      await rm(captured, { recursive: true });
-      await add(`${method}, then distilled`, tokens, calibrating + building + seconds, trained);
+      const training = await timed(() => distilTo(bed, directory, trained, { tokens, learningRate }));
+      await add(`${method}, then distilled`, tokens, calibrating + building + training, trained);
     }
   }
   await parent.close();
   await runtime.dispose();
   await rm(root, { recursive: true });
   return rows;
+}
+
+/** Block distillation of a whole library, what it reads of the parent captured first. */
+async function distilTo(
+  { engine, parent, runtime, root, training }: Bed,
+  start: string,
+  directory: string,
+  options: { tokens: number; learningRate: number },
+): Promise<void> {
+  const captured = join(root, "training");
+  const count = Math.min(training.sequences.count, Math.ceil(options.tokens / length));
+  const text = { ...training, sequences: sliceSequences(training.sequences, 0, count) };
+  await capture({ ...quiet, engine, text, directory: captured });
+  const library = openBlockLibrary(start, parent);
+  await distilBlocks({ ...quiet, ...options, runtime, engine, library, text, captured, directory });
+  await rm(captured, { recursive: true });
+}
+
+function raceAgainstAll({ engine, parent, space, scoring, root }: Bed, libraryPath: string): Promise<RaceRow> {
+  const library = openBlockLibrary(libraryPath, parent);
+  const captured = join(root, "scoring");
+  return compareRace(root, { ...quiet, engine, space, library, text: scoring, captured, joint: false });
 }
 
 async function createBed(one: Case, path: string, text: string): Promise<Bed> {
