@@ -24,7 +24,8 @@ export async function timeFiles(
     );
     const total = (repeats + 1) * files.length;
     let done = 0;
-    const undisturbed = createRetaking();
+    const points = files.reduce((sum, { prefill, decode }) => sum + prefill.length + decode.length, 0);
+    const undisturbed = createRetaking(repeats * points);
     // Round 0 warms caches and clocks and is thrown away; the order turns round, so that a drift touches all alike.
     for (let round = 0; round <= repeats; round++) {
       const order = round % 2 === 0 ? [...files.keys()] : [...files.keys()].reverse();

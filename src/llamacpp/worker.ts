@@ -164,7 +164,7 @@ async function measure(
   try {
     for (const gguf of ggufs) benches.push(await createBench(gguf, params, context));
     const samples = benches.map(({ threads }): MeasureSamples => ({ threads, prefill: [], decode: [] }));
-    const undisturbed = createRetaking();
+    const undisturbed = createRetaking(2 * repeats * benches.length);
     // Round 0 warms caches and clocks and is thrown away.
     for (let round = 0; round <= repeats; round++) {
       // Models take turns, in a new order each round, so that a machine that slows down slows all of them.

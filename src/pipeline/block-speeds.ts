@@ -1,5 +1,6 @@
 /** @module Measures what each sub-block of a parent's shape takes in llama.cpp, as the file of costs that budgets read. */
 import { rm } from "node:fs/promises";
+import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import {
   digestJson,
@@ -202,6 +203,7 @@ async function runJob(job: Job, directory: string): Promise<void> {
       if (!(await isStored(job.store, entryRequest(job, { unit, scenario })))) missing.push({ unit, scenario });
     }
   }
+  if (missing.length > 0) warnOfLoad(job);
   for (const group of groupBy(missing, Math.min(mostBytesAtOnce, job.machine.memoryBytes / 3)))
     await measureGroup(job, group, directory);
   const times = new Map<string, MeasuredTimes>();
@@ -210,6 +212,14 @@ async function runJob(job: Job, directory: string): Promise<void> {
     ...tableOf(job, times),
     whole: Object.fromEntries(Object.keys(job.whole).map((name) => [name, times.get(name)!])),
   });
+}
+
+/** llama.cpp's threads wait for each other all the time: one that has to share its core holds up all. */
+function warnOfLoad({ onEvent }: Job): void {
+  const [load] = loadavg();
+  if (load! < availableParallelism() / 2) return;
+  const message = `the machine is busy (load ${load!.toFixed(1)}): measured times will be too long and uneven; stop what runs on it`;
+  onEvent({ event: "notice", level: "warning", message });
 }
 
 /** What is timed in turns is in memory together. */
