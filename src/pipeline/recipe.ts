@@ -68,7 +68,7 @@ export const recipeSchema = z
     context: count(2048).describe("Tokens a sequence may have, for the memory budget."),
     scenarios: z
       .record(z.string(), scenarioSchema)
-      .default({})
+      .optional()
       .describe("Other uses, by name, for budgets such as latency@NAME."),
     costs: z
       .strictObject({
@@ -178,7 +178,7 @@ export const recipeSchema = z
       .prefault({}),
   })
   .superRefine((recipe, context) => {
-    const { budget, children, scenarios } = recipe;
+    const { budget, children, scenarios = {} } = recipe;
     if (!budget && !children)
       context.addIssue({ code: "custom", path: ["budget"], message: "name a budget, or children with theirs" });
     for (const name of Object.keys(children ?? {})) {
@@ -273,7 +273,7 @@ function entriesOf(budget: BudgetInput): [string, string][] {
 
 /** The use of a speed budget: one that the recipe names, or its own. */
 export function scenarioOf({ input, output, batch, scenarios }: Recipe, name: string | undefined): Scenario {
-  return name === undefined ? { input, output, batch } : scenarios[name]!;
+  return name === undefined ? { input, output, batch } : scenarios![name]!;
 }
 
 export function fromWorkingDirectory(path: string): string {
