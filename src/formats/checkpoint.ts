@@ -44,13 +44,13 @@ export function rowRanges(shape: readonly number[]): { from: number; to: number 
 /** A whole tensor out of its rows; what is in memory besides is one range of them as the file has it. */
 export async function readByRows(
   shape: readonly number[],
-  readRows: (from: number, to: number) => Promise<Float32Array>,
+  readRows: (from: number, to: number, into?: Float32Array) => Promise<Float32Array>,
 ): Promise<Float32Array> {
   const ranges = rowRanges(shape);
   if (ranges.length === 1) return readRows(0, shape[0] ?? 1);
   const values = new Float32Array(countElements(shape));
   const width = values.length / shape[0]!;
-  for (const { from, to } of ranges) values.set(await readRows(from, to), from * width);
+  for (const { from, to } of ranges) await readRows(from, to, values.subarray(from * width, to * width));
   return values;
 }
 

@@ -9,16 +9,15 @@ export type FloatType = "f32" | "f16" | "bf16";
 
 export const floatBytes = { f32: 4, f16: 2, bf16: 2 } as const satisfies Record<FloatType, number>;
 
-/** Little-endian bytes as f32. The result may share the memory of `bytes`. */
-export function decodeFloats(type: FloatType, bytes: Uint8Array): Float32Array {
-  switch (type) {
-    case "f32":
-      return new Float32Array(aligned(bytes, 4), 0, bytes.byteLength / 4);
-    case "f16":
-      return f16ToF32(new Uint16Array(aligned(bytes, 2), 0, bytes.byteLength / 2));
-    case "bf16":
-      return bf16ToF32(new Uint16Array(aligned(bytes, 2), 0, bytes.byteLength / 2));
+/** Little-endian bytes as f32, in `into` if that is given. The result may share the memory of `bytes`. */
+export function decodeFloats(type: FloatType, bytes: Uint8Array, into?: Float32Array): Float32Array {
+  if (type === "f32") {
+    const values = new Float32Array(aligned(bytes, 4), 0, bytes.byteLength / 4);
+    into?.set(values);
+    return into ?? values;
   }
+  const halves = new Uint16Array(aligned(bytes, 2), 0, bytes.byteLength / 2);
+  return type === "f16" ? f16ToF32(halves, into) : bf16ToF32(halves, into);
 }
 
 /**

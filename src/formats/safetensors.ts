@@ -183,13 +183,13 @@ export async function openSafetensors(source: ByteSource): Promise<TensorFile & 
     if (entry) return entry;
     throw new EspalierError({ where: source.name, expected: `a tensor ${name}`, found: "none" });
   };
-  const readRows = async (name: string, from: number, to: number): Promise<Float32Array> => {
+  const readRows = async (name: string, from: number, to: number, into?: Float32Array): Promise<Float32Array> => {
     const { dtype, shape, offset, byteLength } = entryOf(name);
     const where = `${source.name} tensor ${name}`;
     const type = floatTypes[dtype] ?? refuseType(where, dtype);
     checkRows(where, shape, from, to);
     const row = byteLength / Math.max(1, shape[0] ?? 1);
-    return decodeFloats(type, await source.read(offset + from * row, (to - from) * row));
+    return decodeFloats(type, await source.read(offset + from * row, (to - from) * row), into);
   };
   return {
     names: [...entries.keys()],
@@ -198,8 +198,8 @@ export async function openSafetensors(source: ByteSource): Promise<TensorFile & 
       const entry = entries.get(name);
       return entry && { type: entry.dtype, shape: entry.shape, byteLength: entry.byteLength };
     },
-    read: async (name) => readByRows(entryOf(name).shape, (from, to) => readRows(name, from, to)),
-    readRows,
+    read: async (name) => readByRows(entryOf(name).shape, (...rows) => readRows(name, ...rows)),
+    readRows: (name, from, to) => readRows(name, from, to),
     close: () => source.close(),
   };
 }

@@ -2,7 +2,7 @@ import { EspalierError } from "../base/index.js";
 import { type F32Tensor, f32Tensor, formatType, type HostTensor, sizeOf } from "./types.js";
 
 /** Widens bfloat16 patterns; exact. */
-export function bf16ToF32(source: Uint16Array, target = new Float32Array(source.length)): Float32Array {
+export function bf16ToF32(source: Uint16Array, target: Float32Array = new Float32Array(source.length)): Float32Array {
   const bits = bitsOf(target);
   for (let i = 0; i < source.length; i++) bits[i] = source[i]! << 16;
   return target;
@@ -16,7 +16,7 @@ export function f32ToBf16(source: Float32Array, target = new Uint16Array(source.
 }
 
 /** Widens IEEE half patterns; exact. */
-export function f16ToF32(source: Uint16Array, target = new Float32Array(source.length)): Float32Array {
+export function f16ToF32(source: Uint16Array, target: Float32Array = new Float32Array(source.length)): Float32Array {
   for (let i = 0; i < source.length; i++) target[i] = halfToNumber(source[i]!);
   return target;
 }

@@ -10,11 +10,17 @@ import { decodeFloats } from "../floats.js";
 /** Decodes whole blocks from `q` to `y`. `half` turns f16 bits into numbers. */
 type Kernel = (q: Uint8Array, y: Float32Array, half: Float32Array) => void;
 
-/** Values of a tensor's bytes as f32. Throws for a type that cannot be read. */
-export function dequantise(type: string, bytes: Uint8Array, elements: number, where: string): Float32Array {
-  if (type === "F32") return decodeFloats("f32", bytes);
-  if (type === "F16") return decodeFloats("f16", bytes);
-  if (type === "BF16") return decodeFloats("bf16", bytes);
+/** Values of a tensor's bytes as f32, in `into` if that is given. Throws for a type that cannot be read. */
+export function dequantise(
+  type: string,
+  bytes: Uint8Array,
+  elements: number,
+  where: string,
+  into?: Float32Array,
+): Float32Array {
+  if (type === "F32") return decodeFloats("f32", bytes, into);
+  if (type === "F16") return decodeFloats("f16", bytes, into);
+  if (type === "BF16") return decodeFloats("bf16", bytes, into);
   const kernel = kernels[type];
   if (!kernel) {
     throw new EspalierError({
@@ -24,7 +30,7 @@ export function dequantise(type: string, bytes: Uint8Array, elements: number, wh
       fix: "re-export the model as Q8_0 or F16",
     });
   }
-  const values = new Float32Array(elements);
+  const values = into ?? new Float32Array(elements);
   kernel(bytes, values, halfTable());
   return values;
 }

@@ -29,14 +29,14 @@ export async function openGguf(source: ByteSource): Promise<GgufFile> {
     if (tensor) return tensor;
     throw new EspalierError({ where: source.name, expected: `a tensor ${name}`, found: "none" });
   };
-  const readRows = async (name: string, from: number, to: number): Promise<Float32Array> => {
+  const readRows = async (name: string, from: number, to: number, into?: Float32Array): Promise<Float32Array> => {
     const { type, shape, offset, byteLength } = tensorOf(name);
     const where = `${source.name} tensor ${name}`;
     checkRows(where, shape, from, to);
     // Blocks lie along the last axis, so that a row is a whole number of them.
     const row = byteLength / Math.max(1, shape[0] ?? 1);
     const bytes = await source.read(offset + from * row, (to - from) * row);
-    return dequantise(type.name, bytes, (to - from) * countElements(shape.slice(1)), where);
+    return dequantise(type.name, bytes, (to - from) * countElements(shape.slice(1)), where, into);
   };
   return {
     version,
@@ -49,12 +49,12 @@ export async function openGguf(source: ByteSource): Promise<GgufFile> {
     read: async (name) => {
       const { shape, byteLength } = tensorOf(name);
       // A one-dimensional tensor may hold a block over several of its rows.
-      if (shape.length > 1) return readByRows(shape, (from, to) => readRows(name, from, to));
+      if (shape.length > 1) return readByRows(shape, (...rows) => readRows(name, ...rows));
       const { type, offset } = tensorOf(name);
       const bytes = await source.read(offset, byteLength);
       return dequantise(type.name, bytes, countElements(shape), `${source.name} tensor ${name}`);
     },
-    readRows,
+    readRows: (name, from, to) => readRows(name, from, to),
     close: () => source.close(),
   };
 }
