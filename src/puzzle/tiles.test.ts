@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createRuntime, type Runtime } from "../runtime/index.js";
 import { maxAbsDifference, solveRidge } from "../tensor/index.js";
+import { createMatrixKernels } from "./moments.js";
 import { createProducts } from "./products.js";
 import { emptyMoments, type Moments, normalisedError, refitTowards, wideInputs } from "./refit.js";
 import { errorOf, refit } from "./refit-wide.js";
@@ -50,6 +51,41 @@ test("systems over several tiles are solved as in float64, padded to whole tiles
 test("a matrix that is not positive definite is refused", async () => {
   const gram = new Float32Array(600 * 600);
   await expect(factorTiles(createProducts(runtime), gram, 600, -1)).rejects.toThrow("positive definite");
+});
+
+test("wide sums are those of all batches, the last stripe narrower", async () => {
+  const [n, m, rows] = [wideInputs + 52, 3, 6];
+  const kernels = createMatrixKernels(runtime);
+  const [sums, gram] = [kernels.moments(n, m), kernels.gram(n)];
+  const x = randomMatrix("batch", [rows, n]);
+  const [after, before] = [randomMatrix("after", [rows, m]), randomMatrix("before", [rows, m])];
+  for (let batch = 0; batch < 2; batch++) {
+    await sums.add(x, after, before);
+    await gram.add(x);
+  }
+  const twice = (value: (row: number) => number) =>
+    2 * x.data.slice(0, rows).reduce((sum, _, row) => sum + value(row), 0);
+  for (const [i, j] of [
+    [0, 0],
+    [511, 2099],
+    [2099, 512],
+  ] as const) {
+    const expected = twice((row) => x.data[row * n + i]! * x.data[row * n + j]!);
+    expect(sums.moments.gram[i * n + j]).toBeCloseTo(expected, 4);
+    expect(gram.gram[i * n + j]).toBe(sums.moments.gram[i * n + j]);
+    const wanted = (row: number) => after.data[row * m + 1]! - before.data[row * m + 1]!;
+    expect(sums.moments.cross[i * m + 1]).toBeCloseTo(
+      twice((row) => x.data[row * n + i]! * wanted(row)),
+      4,
+    );
+    expect(gram.absolute[i]).toBeCloseTo(
+      twice((row) => Math.abs(x.data[row * n + i]!)),
+      4,
+    );
+  }
+  expect(gram.rows).toBe(2 * rows);
+  const squares = after.data.reduce((sum, value, i) => sum + (value - before.data[i]!) ** 2, 0);
+  expect(sums.moments.targetSquares).toBeCloseTo(2 * squares, 4);
 });
 
 test("a wide refit equals the one in float64", async () => {
