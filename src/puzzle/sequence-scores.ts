@@ -99,14 +99,15 @@ function sameHalf(block: BlockConfig, parent: BlockConfig, part: "attention" | "
  * or easier than the rest, and for all blocks alike. How much, the blocks with scores of all sequences say.
  */
 export function createLevel(scores: readonly LayerScores[]): (values: readonly number[]) => number[] {
-  const all = scores.flatMap(({ kl }) => Object.values(kl));
-  const most = Math.max(...all.map(({ length }) => length));
+  // The parent's own blocks score 0 on all of the text and say nothing of it.
+  const all = scores.flatMap(({ kl }) => Object.values(kl)).filter((values) => values.some((value) => value !== 0));
+  const most = Math.max(0, ...all.map(({ length }) => length));
   const whole = all.filter(({ length }) => length === most);
   const difficulty = Array.from({ length: most }, (_, i) => whole.reduce((sum, values) => sum + values[i]!, 0));
   const level = mean(difficulty);
   return (values) => {
     const own = mean(difficulty.slice(0, values.length));
-    return values.length === most || !(own > 0) ? [...values] : values.map((value) => (value * level) / own);
+    return values.length >= most || !(own > 0) ? [...values] : values.map((value) => (value * level) / own);
   };
 }
 
