@@ -46,7 +46,7 @@ const headRows = 256;
 const keeping: readonly (readonly Node["kind"][])[] = [["matmul", "gemm", "attention"], ["matmul", "gemm"], []];
 
 export interface LayeredOptions {
-  /** Bytes of the inside of blocks that wait for the backward sweep. Defaults to 512 MiB. */
+  /** Bytes of the inside of blocks that wait for the backward sweep. Defaults to 256 MiB. */
   keepBytes?: number;
 }
 
@@ -64,7 +64,7 @@ export function layeredDistillation(
   teacher: Teacher,
   child: ModelConfig,
   shape: BatchShape,
-  { keepBytes = 512 * 2 ** 20 }: LayeredOptions = {},
+  { keepBytes = 256 * 2 ** 20 }: LayeredOptions = {},
 ): StepSource {
   return {
     create: (runtime, name, parameters, gradientsFlat) =>
