@@ -14,6 +14,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "forward + backward + clipping + AdamW, against the matrix-product rate and PyTorch",
     load: async () => (await import("./train-step.js")).trainStep,
   },
+  "distil-step": {
+    what: "seconds and memory of a distillation step, parent included, by its number of sequences",
+    load: async () => (await import("./train-step.js")).distilStep,
+  },
   solve: {
     what: "seconds to a proven optimum of 80 layers x 16 variants under three budgets",
     load: async () => (await import("./solve.js")).solve,
@@ -24,10 +28,7 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
   },
   search: {
     what: "seconds and summed KL of slicing, closed form and block distillation",
-    load: async () => {
-      const name = "./search.js"; // not every checkout has it yet
-      return ((await import(name)) as { search: Bench }).search;
-    },
+    load: async () => (await import("./search.js")).search,
   },
 };
 

@@ -87,12 +87,13 @@ export const trainStep: Bench = async ({ json, args }) => {
     say(`${shape.name}: ${shape.B} x ${shape.T} tokens`);
     results.push(await measureShape(shape, peers, say));
   }
-  const large = shapes.find(({ name }) => name === distilledShape)!;
-  const wanted = args.length === 0 || args.includes("distil");
-  if (wanted) say("distillation");
-  const distil = wanted ? await measureDistilSteps(large) : [];
-  const text = [...results.map(render), ...(wanted ? [renderDistilSteps(distil)] : [])].join("\n");
-  process.stdout.write(json ? `${JSON.stringify({ steps: results, distil }, null, 2)}\n` : text);
+  process.stdout.write(json ? `${JSON.stringify(results, null, 2)}\n` : results.map(render).join("\n"));
+};
+
+/** Seconds of a distillation step of the same shape, parent included. */
+export const distilStep: Bench = async ({ json }) => {
+  const results = await measureDistilSteps(shapes.find(({ name }) => name === distilledShape)!);
+  process.stdout.write(json ? `${JSON.stringify(results, null, 2)}\n` : renderDistilSteps(results));
 };
 
 async function measureShape(shape: StepShape, peers: Peers | string, say: (text: string) => void): Promise<StepResult> {
