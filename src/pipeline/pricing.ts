@@ -12,7 +12,7 @@ import {
   speedCosts,
   totalCost,
 } from "../plan/index.js";
-import { measureCosts } from "./block-speeds.js";
+import { doubtsOf, measureCosts } from "./block-speeds.js";
 import { type Budget, constraintOf, resolveBudgets } from "./budget.js";
 import type { BaseContext } from "./context.js";
 import { machineFacts } from "./machine-facts.js";
@@ -90,6 +90,7 @@ async function costTable(context: BaseContext, speeds: readonly Speed[]): Promis
   if (costs) return readCosts(context, costs);
   const scenarios = scenariosOf(recipe, speeds);
   const { table } = await measureCosts({ config: parent.config, space, type, scenarios, store, onEvent, signal });
+  for (const message of doubtsOf(table)) onEvent({ event: "notice", level: "warning", message });
   return table;
 }
 
