@@ -51,7 +51,7 @@ test("the import pattern sees every kind of import", () => {
 /** Each library is met in one file, so that replacing it touches one file. */
 const metIn: Record<string, string> = {
   "onnxruntime-node": "src/runtime/session.ts",
-  "node-llama-cpp": "src/llamacpp/worker.ts",
+  "node-llama-cpp": "src/llamacpp/binding.ts",
   highs: "src/puzzle/search/highs.ts",
   zod: "src/base/schema.ts",
   yaml: "src/pipeline/recipe.ts",

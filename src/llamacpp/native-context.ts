@@ -3,8 +3,9 @@
  * so that what is timed is llama.cpp and not a queue, and logits come as a flat list, without a Map for each position.
  * The package is pinned exactly; `resolveInternals` says so when an update has moved them.
  */
-import { type LlamaModel, readGgufFileInfo } from "node-llama-cpp";
+
 import { createRng } from "../base/index.js";
+import { type LlamaModel, readGgufFileInfo } from "./binding.js";
 
 /** What `_ctx` of a context offers; see AddonContext in node-llama-cpp's `AddonTypes.d.ts`. */
 export interface NativeContext {

@@ -2,7 +2,7 @@
  * @module Seconds of prompts and of decoding steps at given depths and batch sizes, for several files in turns. Where
  * `measure` follows one conversation, this rewinds the cache, so that every sample is taken at the same depth.
  */
-import type { Llama } from "node-llama-cpp";
+import type { Llama } from "./binding.js";
 import { createContext, decode, decodeStep, type NativeContext, randomIds, readVocabSize } from "./native-context.js";
 import type { ContextOptions, DecodePoint, TimedFile, TimeParams, TimeSamples } from "./protocol.js";
 import { createRetaking } from "./retake.js";

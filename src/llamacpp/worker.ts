@@ -1,9 +1,10 @@
 /**
- * @module The child process: it and the files that only it imports use node-llama-cpp (the package is pinned exactly). It serves one
+ * @module The child process, in which llama.cpp runs: it serves one
  * request after the other and ends with its parent.
  */
 
 import { stat } from "node:fs/promises";
+import { messageOf } from "../base/index.js";
 import {
   getLlama,
   getModuleVersion,
@@ -12,8 +13,7 @@ import {
   type LlamaModel,
   NoBinaryFoundError,
   type Token,
-} from "node-llama-cpp";
-import { messageOf } from "../base/index.js";
+} from "./binding.js";
 import { copyLogits, createContext, decode, randomIds, readVocabSize } from "./native-context.js";
 import type {
   ContextOptions,
