@@ -136,7 +136,11 @@ export const recipeSchema = z
           .optional()
           .describe("Minutes of distillation by the clock, measuring on the way included, in place of tokens."),
         batch: z.int().min(1).default(8).describe("Sequences of a step."),
-        learningRate: z.number().positive().default(1e-3),
+        learningRate: z
+          .number()
+          .positive()
+          .optional()
+          .describe("Peak rate; default: 1e-3 for parents of at most ten million parameters, 3e-4 above."),
         baselines: z
           .enum(["all", "best", "none"])
           .default("best")

@@ -53,7 +53,7 @@ const smallModelBytes = 2 ** 30;
 /** Bytes of a head that is not kept, and logits that are in memory at once. */
 const [headBytes, logitBytes] = [64 * MiB, 32 * MiB];
 /** Sums from this width on are f32, and are solved in ONNX Runtime; see puzzle's `refit.ts`. */
-export const wideInputs = 2048;
+export const wideInputs = 1024;
 
 /** What the assembled candidates leave that are measured beside the children. */
 const keptByCandidates = 3 * keptByChild;

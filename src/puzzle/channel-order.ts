@@ -11,7 +11,7 @@
  * channels still there and w_i the refitted output weights; both are brought up to date after each loss. The sum of
  * these costs is what `refitTowards` is then left with.
  *
- * Departures: from a width of 2048 on the elimination goes by blocks, see `channel-pools.ts`.
+ * Departures: from a width of 1024 on the elimination goes by blocks, see `channel-pools.ts`.
  */
 import { solveRidge } from "../tensor/index.js";
 

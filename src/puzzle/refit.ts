@@ -15,7 +15,7 @@ import { type F32Tensor, f32Tensor, type HostTensor, solveRidge } from "../tenso
 export type Sums = Float64Array | Float32Array;
 
 /** Inputs from which on sums are f32 and are solved and multiplied in ONNX Runtime: see `refit-wide.ts`. */
-export const wideInputs = 2048;
+export const wideInputs = 1024;
 
 /** Sums over calibration rows x [n] (inputs) and y [m] (wanted outputs). */
 export interface Moments {

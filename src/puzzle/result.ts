@@ -78,7 +78,12 @@ const childSchema = z.looseObject({
  * all are in `children`. Later versions may add fields.
  */
 export const resultSchema = childSchema.extend({
-  parent: z.looseObject({ path: z.string().optional(), chat: z.boolean().optional().describe("Has a chat template."), parameters: count, perplexity: z.number().positive() }),
+  parent: z.looseObject({
+    path: z.string().optional(),
+    chat: z.boolean().optional().describe("Has a chat template."),
+    parameters: count,
+    perplexity: z.number().positive(),
+  }),
   children: z
     .array(
       childSchema.extend({

@@ -102,7 +102,7 @@ export async function distilChild(
   options: DistilOptions = {},
 ): Promise<Distilled> {
   const { recipe, store, parent, parentDigest } = context;
-  const { batch, learningRate } = recipe.distil;
+  const { batch, learningRate = defaultRate(parent.config) } = recipe.distil;
   const { stage = `distil/${child.name}`, bound = boundOf(context), clock = () => performance.now() } = options;
   const { smallStepBytes = 2 ** 30 } = options;
   const artifact = await store.produce(
@@ -252,11 +252,16 @@ async function readBox({ directory, bound }: Distillation): Promise<DistilBox | 
   return undefined;
 }
 
+/** Small models bear, and need, larger steps. */
+function defaultRate(parent: ModelConfig): number {
+  return modelParameters(parent) <= 10e6 ? 1e-3 : 3e-4;
+}
+
 async function trainOptions(work: Distillation, teacher: Engine): Promise<Omit<TrainOptions, "steps">> {
   const { context, prepared, stage, directory, runtime, model, parameters, clock, small } = work;
   const { recipe, parent, onEvent, signal } = context;
   const { length, seed } = recipe;
-  const { batch, learningRate } = recipe.distil;
+  const { batch, learningRate = defaultRate(parent.config) } = recipe.distil;
   const batchSize = small ? batch : largestDivisor(batch, Math.max(1, Math.floor(passTokens / length)));
   const batches = createBatches(prepared.sequences.distil, { batchSize, seed });
   const shape = { batch: batchSize, length };
