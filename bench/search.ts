@@ -79,7 +79,7 @@ const cases: readonly Case[] = [
     positions: 64,
     // What every layer reads of it lies on disk.
     trainingText: 32_768,
-    counts: [16_384, 114_688],
+    counts: [16_384, 196_608],
     learningRate: 3e-3,
     distilled: ["sliced by contribution"],
     rankings: ["contribution"],
