@@ -13,7 +13,7 @@ import {
 import { createRuntime, type Runtime } from "../runtime/index.js";
 import { type F32Tensor, f32Tensor, type HostTensor, i64Tensor, maxAbsDifference, roundHalf } from "../tensor/index.js";
 import { chunksOf } from "./head-scores.js";
-import { createDecodeSession, createEngine, generate, scoreSequences } from "./index.js";
+import { createDecodeSession, createEngine, generate, rememberForward, scoreSequences } from "./index.js";
 import { mixedConfig, randomModel, referenceLogits } from "./testing.js";
 
 let runtime: Runtime;
@@ -121,6 +121,27 @@ describe("in half precision", () => {
     expect(difference).toBeGreaterThan(1e-5);
     expect(difference).toBeLessThan(2e-2);
   });
+});
+
+test("remembered forward passes are the same, run once, and forgotten beyond the bytes allowed", async () => {
+  const engine = createEngine(runtime, randomModel(mixedConfig, 5));
+  const runs: number[] = [];
+  const counted = {
+    ...engine,
+    forward(ids: readonly ArrayLike<number>[]) {
+      runs.push(ids.length);
+      return engine.forward(ids);
+    },
+  };
+  const bytes = 4 * 2 * 6 * mixedConfig.hiddenSize;
+  const remembered = rememberForward(counted, bytes);
+  const [first, second] = [[randomIds(6), randomIds(6)], [randomIds(12)]];
+  const x = await remembered.forward(first);
+  expect(await remembered.forward(first.map((row) => Int32Array.from(row)))).toBe(x);
+  expect(maxAbsDifference(x.data, (await engine.forward(first)).data)).toBe(0);
+  await remembered.forward(second);
+  await remembered.forward(second);
+  expect(runs).toEqual([2, 1, 1]);
 });
 
 describe("runBlock", () => {

@@ -15,6 +15,7 @@ export {
   generate,
 } from "./generate.js";
 export type { CompareOptions, Comparison, HeadScores, HeadState, KlOptions, ScoreOptions } from "./head-scores.js";
+export { rememberForward } from "./remember.js";
 export { roundWeights } from "./rounding.js";
 export { argmax, createSampler, type SampleOptions } from "./sample.js";
 export { type ScoreSequencesOptions, type SequenceScore, scoreSequences } from "./sequences.js";

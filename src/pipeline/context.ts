@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { digestJson, EspalierError, hashFile, ignoreEvents, type OnEvent } from "../base/index.js";
-import { createEngine, type Engine } from "../engine/index.js";
+import { createEngine, type Engine, rememberForward } from "../engine/index.js";
 import { createLlamaCpp, type LlamaCpp } from "../llamacpp/index.js";
 import { type Model, openModel } from "../models/index.js";
 import { buildSpace, type Space } from "../puzzle/index.js";
@@ -35,6 +35,8 @@ export interface BaseContext {
   /** Content of the parent's files. */
   parentDigest: string;
   engine: Engine;
+  /** The same, for comparing children on the set-aside text: it runs each batch once. */
+  reference: Engine;
   tokenizer: Tokenizer;
   space: Space;
   llama: LlamaCpp;
@@ -51,6 +53,8 @@ export async function createContext(recipe: Recipe, options: RunOptions): Promis
   }
 }
 
+const rememberedBytes = 128 * 2 ** 20;
+
 async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Promise<BaseContext> {
   const { store = ".espalier", device = "cpu", threads } = options;
   const { onEvent = ignoreEvents, signal = new AbortController().signal } = options;
@@ -61,6 +65,7 @@ async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Pr
     maxSessions: 24,
     ...(threads !== undefined && { threads }),
   });
+  const engine = createEngine(runtime, parent);
   const llama = createLlamaCpp(threads === undefined ? {} : { threads });
   return {
     recipe,
@@ -70,7 +75,8 @@ async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Pr
     runtime,
     parent,
     parentDigest: await digestModel(recipe.parent),
-    engine: createEngine(runtime, parent),
+    engine,
+    reference: rememberForward(engine, rememberedBytes),
     tokenizer: loadTokenizer(parent.sidecars.tokenizer, recipe.parent),
     space: buildSpace(parent.config, { targets: recipe.targets, ffnFractions: [1, ...recipe.variants.ffn] }),
     llama,

@@ -37,7 +37,7 @@ export async function evaluate(
   subject: Subject,
   { stage = `evaluate/${subject.name}`, sequences = prepared.sequences.evaluate.count }: EvaluateOptions = {},
 ): Promise<Evaluation> {
-  const { store, parentDigest, runtime, engine, onEvent, signal } = context;
+  const { store, parentDigest, runtime, reference, onEvent, signal } = context;
   const artifact = await store.produce(
     {
       stage,
@@ -50,7 +50,7 @@ export async function evaluate(
         const onProgress = (done: number) =>
           onEvent({ event: "progress", stage, done, total: rows.length, unit: "sequences" });
         const scores = await scoreSequences(createEngine(runtime, model), rows, {
-          reference: engine,
+          reference,
           signal,
           onProgress,
         });

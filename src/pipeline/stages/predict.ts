@@ -63,7 +63,7 @@ async function measureAssembled(
   { blocks }: Candidate,
   directory: string,
 ): Promise<number[]> {
-  const { parent, engine, runtime, signal } = context;
+  const { parent, engine, reference, runtime, signal } = context;
   const assembled = join(directory, "assembled");
   await rm(assembled, { recursive: true, force: true });
   const library = openBlockLibrary(variants.directory, parent);
@@ -81,7 +81,7 @@ async function measureAssembled(
   });
   const model = await openChild(parent, assembled);
   const rows = rowsOf(prepared.sequences.evaluate).slice(0, measuredSequences);
-  const scores = await scoreSequences(createEngine(runtime, model), rows, { reference: engine, signal });
+  const scores = await scoreSequences(createEngine(runtime, model), rows, { reference, signal });
   await model.close();
   await rm(assembled, { recursive: true, force: true });
   return scores.map(({ kl }) => kl!);
