@@ -9,6 +9,8 @@ import { createRetaking } from "./retake.js";
 
 /** Steps between two rewinds of the cache. */
 const stepsInRow = 8;
+/** Differences of steps are small beside steps, and the prompt before them takes longer than all of them. */
+const decodeShare = 4;
 
 export async function timeFiles(
   llama: Llama,
@@ -36,7 +38,9 @@ export async function timeFiles(
             undisturbed(`${at} ${tokens}`, () => benches[at]!.prefill(tokens, sampleSeconds)),
           ),
           decode: await each(decode, (point) =>
-            undisturbed(`${at} ${point.batch} ${point.depth}`, () => benches[at]!.decode(point, sampleSeconds)),
+            undisturbed(`${at} ${point.batch} ${point.depth}`, () =>
+              benches[at]!.decode(point, decodeShare * sampleSeconds),
+            ),
           ),
         };
         if (round > 0) for (const kind of ["prefill", "decode"] as const) addRound(samples[at]![kind], times[kind]);

@@ -89,6 +89,34 @@ describe("costs of a scenario", () => {
     expect(longer.decode.block({ attention: gqa(4), ffn: none })).toBeCloseTo(0.004 + 155e-5 + 0.0032, 12);
   });
 
+  test("widths that differ from the line through all by no more than their noise lie on it, others stay", () => {
+    const noisy = (width: number, mean: number, half: number) => {
+      const value = { mean, low: mean - half, high: mean + half, n: 5 };
+      return {
+        part: "ffn" as const,
+        id: `swiglu ${width}`,
+        config: { kind: "swiglu" as const, width },
+        prefill: [{ tokens: 100, seconds: value }],
+        decode: [100, 200].map((depth) => ({ batch: 1, depth, seconds: value })),
+      };
+    };
+    const attention = { prefill: [{ tokens: 100, seconds: seconds(1) }], decode: noisy(1, 1, 0).decode };
+    const shapes: CostTable["shapes"] = [
+      { part: "attention", id: "gqa 4", config: { kind: "gqa", kvHeads: 4 }, ...attention },
+      noisy(64, 66, 3),
+      noisy(96, 93, 4),
+      noisy(128, 300, 1e3),
+      noisy(160, 160, 0.01),
+      noisy(192, 250, 1),
+    ];
+    const { part: _part, id: _id, config: _config, ...filler } = noisy(32, 32, 0.01);
+    const own = speedCosts({ ...table, shapes, filler }, scenario).decode;
+    const costOf = (width: number) => own.block({ attention: none, ffn: swiglu(width) });
+    // The two sure points, at 32 and 160, hold the line at one second a channel.
+    for (const width of [64, 96, 128]) expect(costOf(width) / width).toBeCloseTo(1, 2);
+    expect(costOf(192)).toBe(250);
+  });
+
   test("a time below nothing, which only noise brings about, counts as nothing", () => {
     const [first, ...rest] = table.shapes;
     const noisy = { ...table, shapes: [{ ...first!, ...times(-0.01, -0.001) } as typeof first, ...rest] } as CostTable;

@@ -87,6 +87,8 @@ function createLookup(table: CostTable, scenario: Scenario, where: string): Look
     seconds(half, evaluate) {
       if (half.config.kind === "none") return 0;
       const times = found.get(`${half.part} ${subBlockId(half)}`);
+      if (times && half.config.kind === "swiglu")
+        return steadied(widths, { width: half.config.width, times }, evaluate);
       if (times) return evaluate(times);
       const between = half.config.kind === "swiglu" && betweenWidths(widths, half.config, evaluate);
       if (between) return between;
@@ -100,12 +102,53 @@ const fillerWidth = 32;
 
 /** A width that was not measured: on the line between its neighbours, of which the lowest is nothing at no width. */
 function betweenWidths(
-  widths: readonly { width: number; times: MeasuredTimes }[],
+  widths: readonly Width[],
   { width }: Extract<FfnConfig, { kind: "swiglu" }>,
   evaluate: Evaluate,
 ): number | undefined {
-  const measured = widths.map(({ width: x, times }) => ({ x, y: evaluate(times) }));
+  const measured = widths.map(({ width: x, times }) => ({ x, y: steadied(widths, { width: x, times }, evaluate) }));
   return interpolate([{ x: 0, y: 0 }, ...measured], width);
+}
+
+interface Width {
+  width: number;
+  times: MeasuredTimes;
+}
+
+/**
+ * A measured width where all widths together say no more of it than noise: if the line through all of them, by least
+ * squares weighted with their intervals, passes through its own interval, the value on the line, else its own. Differences
+ * of decoding steps are small, and their noise would be multiplied by the layers.
+ */
+function steadied(widths: readonly Width[], { width, times }: Width, evaluate: Evaluate): number {
+  const own = evaluate(times);
+  const points = widths.map((each) => ({
+    x: each.width,
+    y: evaluate(each.times),
+    spread: spreadOf(each.times, evaluate),
+  }));
+  const spread = spreadOf(times, evaluate);
+  if (points.length < 4 || points.some((point) => !(point.spread > 0))) return own;
+  const onLine = weightedLine(points)(width);
+  return Math.abs(onLine - own) <= spread ? onLine : own;
+}
+
+/** Half of the 95 % interval of the value. */
+function spreadOf({ prefill, decode }: MeasuredTimes, evaluate: Evaluate): number {
+  const half = <Point extends { seconds: { low: number; high: number } }>(point: Point) => ({
+    ...point,
+    seconds: { ...point.seconds, mean: (point.seconds.high - point.seconds.low) / 2 },
+  });
+  return evaluate({ prefill: prefill.map(half), decode: decode.map(half) });
+}
+
+function weightedLine(points: readonly { x: number; y: number; spread: number }[]): (x: number) => number {
+  const sum = (value: (point: (typeof points)[number]) => number) =>
+    points.reduce((total, point) => total + value(point) / point.spread ** 2, 0);
+  const weight = sum(() => 1);
+  const [centre, level] = [sum(({ x }) => x) / weight, sum(({ y }) => y) / weight];
+  const slope = sum(({ x, y }) => (x - centre) * (y - level)) / sum(({ x }) => (x - centre) ** 2);
+  return (x) => level + slope * (x - centre);
 }
 
 function prefillSeconds({ prefill }: MeasuredTimes, input: number, where: string): number {
