@@ -197,3 +197,28 @@ export async function killAndResume({
   }
   return places;
 }
+
+export interface StageKillOptions {
+  recipe: string;
+  place: RunPlace;
+  /** Stages of a whole run in their order, and what each took. */
+  stages: readonly { name: string; seconds: number }[];
+  /** Numbers in [0, 1). */
+  random: () => number;
+  onKill?: (stage: string, seconds: number) => void;
+}
+
+/** Kills one run in every stage, at a random moment of it, resumes it each time, and lets it end. */
+export async function killInEachStage({ recipe, place, stages, random, onKill }: StageKillOptions): Promise<void> {
+  for (const { name, seconds } of stages) {
+    const run = startRun(recipe, place);
+    // Found in the store where the stage before it ended between its kill and its last file.
+    const begun = await run.seen((event) => event.event === "stage-start" && event.stage === name);
+    const pause = random() * seconds;
+    if (begun) await Promise.race([run.ended, sleep(1000 * pause)]);
+    await run.kill();
+    onKill?.(name, pause);
+  }
+  const { code, errors } = await startRun(recipe, place).ended;
+  if (code !== 0) throw new Error(`the run failed: ${errors}`);
+}
