@@ -31,6 +31,7 @@ export {
   scoreBlocks,
   scoreLayer,
   scoresJointly,
+  writeScores,
 } from "./score.js";
 export * from "./search/index.js";
 export { meanByKind, measurePairFactor, type PairFactor } from "./sequence-scores.js";

@@ -12,7 +12,8 @@ import {
   openBlockLibrary,
   readScores,
   type Space,
-  scoreBlocks,
+  scoreLayer,
+  writeScores,
 } from "../../puzzle/index.js";
 import type { RunContext } from "../context.js";
 import type { Artifact } from "../store.js";
@@ -34,6 +35,7 @@ export interface BlockProbe {
 }
 
 const probeTokens = 16_384;
+const probeSequences = 4;
 
 /** Probes with the measures of a run in the store, so that a resumed run decides alike. */
 export async function probeBlocks(
@@ -120,30 +122,27 @@ interface ProbeScore {
   variants: Artifact;
 }
 
+/** A few sequences are enough to tell rates that lie far apart. */
 async function score(
   context: RunContext,
   { prepared, captured, space, layers, variants }: ProbeScore,
 ): Promise<number> {
   const { store, parent, parentDigest, engine, onEvent, signal } = context;
+  const text = textOf(context, prepared, "score");
+  const range = { start: 0, count: Math.min(probeSequences, text.sequences.count) };
   const artifact = await store.produce(
     {
       stage: `${variants.stage}-score`,
-      version: 1,
-      options: { layers },
+      version: 2,
+      options: { layers, range },
       inputs: { parent: parentDigest, captured, variants },
-      run: (directory) =>
-        scoreBlocks({
-          engine,
-          space,
-          library: openBlockLibrary(variants.directory, parent),
-          text: textOf(context, prepared, "score"),
-          captured: captured.directory,
-          directory,
-          layers,
-          joint: false,
-          onEvent,
-          signal,
-        }),
+      async run(directory) {
+        const library = openBlockLibrary(variants.directory, parent);
+        const request = { engine, space, library, text, captured: captured.directory, directory, joint: false };
+        for (const layer of layers) {
+          await writeScores(directory, await scoreLayer({ ...request, onEvent, signal }, layer, { range }));
+        }
+      },
     },
     context,
   );
