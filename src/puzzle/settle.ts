@@ -68,7 +68,9 @@ export async function settleChoice(request: SettleRequest): Promise<Settled> {
   const { library, rounds = 3, also = [], known = [] } = request;
   const found: Found[] = [];
   const record: SettleRound[] = [];
-  for (let round = 1; round <= rounds && !record.at(-1)?.stands; round++) {
+  // A round that found nothing new to measure would be followed by the same again.
+  const isOver = (last?: SettleRound) => last !== undefined && (last.stands || last.candidates === 0);
+  for (let round = 1; round <= rounds && !isOver(record.at(-1)); round++) {
     const corrections = fitCorrections(library, [...known, ...found]);
     const proposals = await propose(request, corrections);
     const others =
