@@ -104,7 +104,8 @@ async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels,
   }
   const ffnWeights = await readSubBlock(parent, layer, "ffn");
   const ffnSource = { ...source, weights: ffnWeights };
-  const ranked = statistics.hidden && (await rankChannels(ffnSource));
+  const narrows = ffn.slice(1).some(({ config }) => config.kind === "swiglu");
+  const ranked = narrows && statistics.hidden ? await rankChannels(ffnSource) : undefined;
   for (const variant of ffn.slice(1)) {
     if (variant.config.kind !== "none") await add("ffn", variant.id, await startFfn(ffnSource, ranked, variant));
   }
