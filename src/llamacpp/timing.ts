@@ -9,8 +9,13 @@ import { createRetaking } from "./retake.js";
 
 /** Steps between two rewinds of the cache. */
 const stepsInRow = 8;
-/** Differences of steps are small beside steps, and the prompt before them takes longer than all of them. */
-const decodeShare = 4;
+/**
+ * Short rounds of steps for each sample. A thread that loses its core for a moment makes a step of 8 ms one of 40, now and
+ * then or half of the time; the undisturbed ones differ by a few percent. So steps are timed in many short rounds, in which
+ * files that are compared stand next to each other, and a sample is a low quantile of the steps of so many rounds.
+ */
+const decodeRounds = 8;
+const undisturbedShare = 0.2;
 
 export async function timeFiles(
   llama: Llama,
@@ -24,27 +29,28 @@ export async function timeFiles(
     const samples = files.map(
       ({ prefill, decode }): TimeSamples => ({ prefill: prefill.map(() => []), decode: decode.map(() => []) }),
     );
-    const total = (repeats + 1) * files.length;
+    const steps = distinctPoints(files);
+    const total = (repeats + 1) * files.length + steps.length * (decodeRounds * repeats + 1);
     let done = 0;
-    const points = files.reduce((sum, { prefill, decode }) => sum + prefill.length + decode.length, 0);
-    const undisturbed = createRetaking(repeats * points);
-    // Round 0 warms caches and clocks and is thrown away; the order turns round, so that a drift touches all alike.
-    for (let round = 0; round <= repeats; round++) {
-      const order = round % 2 === 0 ? [...files.keys()] : [...files.keys()].reverse();
-      for (const at of order) {
-        const { prefill, decode } = files[at]!;
-        const times = {
-          prefill: await each(prefill, (tokens) =>
-            undisturbed(`${at} ${tokens}`, () => benches[at]!.prefill(tokens, sampleSeconds)),
-          ),
-          decode: await each(decode, (point) =>
-            undisturbed(`${at} ${point.batch} ${point.depth}`, () =>
-              benches[at]!.decode(point, decodeShare * sampleSeconds),
-            ),
-          ),
-        };
-        if (round > 0) for (const kind of ["prefill", "decode"] as const) addRound(samples[at]![kind], times[kind]);
-        send({ done: ++done, total });
+    const undisturbed = createRetaking(repeats * files.reduce((sum, { prefill }) => sum + prefill.length, 0));
+    await inRounds(repeats, files, async (at, round) => {
+      for (const [i, tokens] of files[at]!.prefill.entries()) {
+        const seconds = await undisturbed(`${at} ${tokens}`, () => benches[at]!.prefill(tokens, sampleSeconds));
+        if (round > 0) samples[at]!.prefill[i]!.push(seconds);
+      }
+      send({ done: ++done, total });
+    });
+    for (const point of steps) {
+      const places = files.map(({ decode }) => decode.findIndex((own) => keyOf(own) === keyOf(point)));
+      const pieces = files.map(() => Array.from({ length: repeats }, (): number[] => []));
+      await inRounds(decodeRounds * repeats, files, async (at, round) => {
+        const times = places[at]! < 0 ? [] : await benches[at]!.decode(point);
+        // Samples take turns, so that a bad minute is in all of them and decides none.
+        if (round > 0) pieces[at]![round % repeats]!.push(...times);
+        if (at === 0) send({ done: ++done, total });
+      });
+      for (const [at, place] of places.entries()) {
+        if (place >= 0) samples[at]!.decode[place] = pieces[at]!.map((times) => quantile(times, undisturbedShare));
       }
     }
     return samples;
@@ -53,21 +59,33 @@ export async function timeFiles(
   }
 }
 
-async function each<T>(points: readonly T[], time: (point: T) => Promise<number>): Promise<number[]> {
-  const seconds: number[] = [];
-  for (const point of points) seconds.push(await time(point));
-  return seconds;
+/** Round 0 warms caches and clocks and does not count; the order turns round, so that a drift touches all alike. */
+async function inRounds(
+  rounds: number,
+  files: readonly TimedFile[],
+  visit: (at: number, round: number) => Promise<void>,
+): Promise<void> {
+  for (let round = 0; round <= rounds; round++) {
+    const order = round % 2 === 0 ? [...files.keys()] : [...files.keys()].reverse();
+    for (const at of order) await visit(at, round);
+  }
 }
 
-function addRound(rounds: number[][], seconds: readonly number[]): void {
-  for (const [i, value] of seconds.entries()) rounds[i]!.push(value);
+/** Each point once, shallow ones first: a cache is then filled further and never again. */
+function distinctPoints(files: readonly TimedFile[]): DecodePoint[] {
+  const points = new Map(files.flatMap(({ decode }) => decode.map((point) => [keyOf(point), point] as const)));
+  return [...points.values()].sort((a, b) => a.depth - b.depth || a.batch - b.batch);
+}
+
+function keyOf({ batch, depth }: DecodePoint): string {
+  return `${batch} ${depth}`;
 }
 
 interface Bench {
   /** Seconds of a prompt. */
   prefill(tokens: number, seconds: number): Promise<number>;
-  /** Seconds of a step. */
-  decode(point: DecodePoint, seconds: number): Promise<number>;
+  /** Seconds of each of a few steps. */
+  decode(point: DecodePoint): Promise<number[]>;
   dispose(): Promise<void>;
 }
 
@@ -92,13 +110,17 @@ async function createBench(llama: Llama, file: TimedFile, { seed, threads, gpu }
         await cache.fill(0, 0);
         await time(() => cache.fill(0, tokens));
       }),
-    decode({ batch, depth }, seconds) {
+    async decode({ batch, depth }) {
       const sequences = Array.from({ length: batch }, (_, sequence) => sequence);
-      return quartileSeconds(seconds, async (time) => {
-        await cache.fill(0, depth);
-        for (const sequence of sequences.slice(1)) await cache.copyFirst(sequence);
-        for (let i = 0; i < stepsInRow; i++) await time(() => cache.step(sequences, depth + i));
-      });
+      await cache.fill(0, depth);
+      for (const sequence of sequences.slice(1)) await cache.copyFirst(sequence);
+      const times: number[] = [];
+      for (let i = 0; i < stepsInRow; i++) {
+        const start = performance.now();
+        await cache.step(sequences, depth + i);
+        times.push((performance.now() - start) / 1000);
+      }
+      return times;
     },
     async dispose() {
       await dispose();
@@ -157,5 +179,9 @@ async function quartileSeconds(
   };
   do await work(time);
   while (elapsed < seconds);
-  return pieces.sort((a, b) => a - b)[pieces.length >> 2]!;
+  return quantile(pieces, 0.25);
+}
+
+function quantile(values: readonly number[], share: number): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(share * values.length)]!;
 }
