@@ -63,6 +63,8 @@ async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Pr
   const runtime = await createRuntime({
     device,
     maxSessions: 24,
+    // Arenas keep the activations of every session; without them a run takes a fifth less memory and 3 % more time.
+    arena: false,
     ...(threads !== undefined && { threads }),
   });
   const engine = createEngine(runtime, parent);
