@@ -39,7 +39,8 @@ export function resultOf(context: RunContext, run: Run, data: readonly ReportDat
 
 function childResult(run: Run, own: ChildRun, data: ReportData) {
   const { child, searched, plan, out } = own;
-  const { objective, bound, gap, seconds, shadowPrices, totals } = searched.result;
+  const { objective, bound, gap, seconds, shadowPrices } = searched.result;
+  const { predicted, measured, stands } = searched.settled;
   const speedOf = (key: string) => {
     const { prefill, decode } = run.speeds[key]!;
     return { prefill: prefill.mean, decode: decode.mean, intervals: { prefill, decode } };
@@ -72,7 +73,16 @@ function childResult(run: Run, own: ChildRun, data: ReportData) {
         speed: speedOf(baseline.candidate.key),
       };
     }),
-    search: { objective, bound, gap, seconds, shadowPrices, totals, frontiers: searched.frontiers },
+    search: {
+      objective,
+      bound,
+      gap,
+      seconds,
+      shadowPrices,
+      totals: data.child.costs,
+      chosen: { predicted, measured, stands },
+      frontiers: searched.frontiers,
+    },
     exports: own.exports.map(({ file, notes: _notes, ...rest }) => ({ path: join(out, file), ...rest })),
     speed: { parent: speedOf("parent"), child: speedOf(child.candidate.key), predictions: data.speedPredictions ?? [] },
     ...(data.klByKind && { klByKind: data.klByKind }),

@@ -51,10 +51,17 @@ const childSchema = z.looseObject({
     }),
   ),
   search: z.looseObject({
-    objective: nats.describe("Summed scores of the chosen blocks."),
+    objective: nats.describe("Least sum of scores under the bounds."),
     bound: nats.describe("Proven lower bound of that sum."),
     gap: z.number().min(0).describe("(objective - bound) / |objective|; 0 is proven optimal."),
     seconds,
+    totals: z.record(z.string(), z.number()).optional().describe("What the child costs, by constraint."),
+    chosen: z
+      .looseObject({ predicted: nats, measured: interval, stands: z.boolean() })
+      .optional()
+      .describe(
+        "The child among the candidates that were put together and measured whole; it need not be the optimum of the sum.",
+      ),
   }),
   exports: z.array(
     z.looseObject({
