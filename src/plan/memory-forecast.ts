@@ -47,7 +47,7 @@ const llamaBytes = 180 * MiB;
  * What stays of each further child: blocks freed by native code that glibc keeps for itself. Measured; no block that it
  * keeps is larger than 32 MiB.
  */
-const keptByChild = 40 * MiB;
+const keptByChild = 30 * MiB;
 /** A model up to this size as f32 stays in memory; see the engine's `defaultCacheBytes`. */
 const smallModelBytes = 2 ** 30;
 /** Bytes of a head that is not kept, and logits that are in memory at once. */

@@ -190,7 +190,7 @@ describe("forecast", () => {
     const mapped = of({ exportType: "f32" }).export! - of({ exportType: "f16" }).export!;
     const difference = work.share * (ggufBytes(tiny, "f32") - ggufBytes(tiny, "f16"));
     expect(Math.abs(mapped - difference)).toBeLessThan(2);
-    expect(of({ children: 7 }).evaluate! - of({ children: 6 }).evaluate!).toBe(40 * 2 ** 20);
+    expect(of({ children: 7 }).evaluate! - of({ children: 6 }).evaluate!).toBe(30 * 2 ** 20);
   });
 
   test("disk holds every child twice and the exports", () => {
