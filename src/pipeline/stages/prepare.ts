@@ -58,16 +58,17 @@ export async function prepare(context: BaseContext): Promise<Prepared> {
     context,
   );
   const bundled = recipe.text.train === undefined;
+  const bundledNames = train.length > 1 ? "TinyStories and GSM8K conversations" : "TinyStories";
   const named = train.map((path) => basename(path)).join(", ");
   return {
     artifact,
     sequences: await readParts(artifact.directory),
     origin: {
-      train: bundled ? `the bundled texts (${named})` : named,
+      train: bundled ? `the bundled ${bundledNames}` : named,
       evaluate: recipe.text.evaluate
         ? measured!.map((path) => basename(path)).join(", ")
         : bundled
-          ? "set-aside bundled texts"
+          ? `set-aside bundled ${bundledNames}`
           : `set-aside parts of ${named}`,
     },
   };
