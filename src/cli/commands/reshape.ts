@@ -92,6 +92,7 @@ function recipeOf(parent: string, options: ReshapeOptions, parseDistill: (text: 
   const { out, type, input, output, batch, context, seed, length, text, evaluate, distill, distilTokens, blockTokens } =
     options;
   const { costs, anyVersion = false, dropLayers = false, sweep = false } = options;
+  if (distill !== undefined && distilTokens !== undefined) throw bothBounds(distill, distilTokens);
   const distil = distill === undefined ? distilTokens !== undefined && { tokens: distilTokens } : parseDistill(distill);
   return {
     kind: "reshape",
@@ -115,6 +116,16 @@ function recipeOf(parent: string, options: ReshapeOptions, parseDistill: (text: 
     ...(distil && { distil }),
     ...(blockTokens !== undefined && { blocks: { tokens: blockTokens } }),
   };
+}
+
+function bothBounds(distill: string, tokens: number): EspalierError {
+  return new EspalierError({
+    where: "--distill",
+    expected: "one bound of the distillation",
+    found: `--distill ${distill} and --distil-tokens ${tokens}`,
+    fix: "leave one of them out",
+    exitCode: 2,
+  });
 }
 
 /** `small:params=60%,decode=1.2x` -> { small: { params: ["60%"], decode: ["1.2x"] } }. */

@@ -2,7 +2,7 @@ import { parseHTML } from "linkedom";
 import { describe, expect, test } from "vitest";
 import type { ReportData } from "./data.js";
 import { headline, showInterval, showNumber } from "./format.js";
-import { renderReport, renderSamples, renderTable } from "./index.js";
+import { renderOverview, renderReport, renderSamples, renderTable } from "./index.js";
 import { html } from "./markup.js";
 import { exampleReport } from "./testing.js";
 
@@ -161,4 +161,17 @@ test("samples stand side by side, broken between words", () => {
     `${"Once upon a time there was a little girl who lived in".padEnd(54)}  Once.`,
     "a house near the sea.",
   ]);
+});
+
+test("the page above several children links to each and has its row, its best baseline and its place", async () => {
+  const [small, fast] = [exampleReport(), exampleReport()];
+  small.child = { ...small.child, name: "small" };
+  fast.child = { ...fast.child, name: "fast", costs: { params: 200_000 } };
+  const overview = await renderOverview([small, fast], { title: "two children", samples: small.samples! });
+  expect(overview).toContain('<a href="small/report.html">small</a>');
+  expect(overview).toContain('<a href="fast/report.html">fast</a>');
+  const rows = [...overview.matchAll(/<tr class="[a-z]+"><th scope="row">([^<]*)</g)].map((match) => match[1]);
+  expect(rows).toEqual(["parent", "small", "small: greedy", "fast", "fast: greedy"]);
+  expect(overview.match(/Frontier: params<\/h2>/g)).toHaveLength(1);
+  expect(overview).not.toMatch(/NaN|Infinity|undefined/);
 });
