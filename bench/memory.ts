@@ -211,7 +211,16 @@ function stagesOf(bed: Bed): [string, () => Promise<void>][] {
     [
       "realise",
       async () => {
-        await realise({ ...quiet, engine, runtime, library, blocks, text, directory: at("child") });
+        await realise({
+          ...quiet,
+          engine,
+          runtime,
+          library,
+          blocks,
+          text,
+          captured: at("capture"),
+          directory: at("child"),
+        });
         await rm(at("variants"), { recursive: true });
       },
     ],

@@ -1,5 +1,5 @@
 /** @module Everything that a child's report and table show, from what the run found out. */
-import { formatCount, type Interval, meanInterval, pairedInterval } from "../base/index.js";
+import { digestJson, formatCount, type Interval, meanInterval, pairedInterval } from "../base/index.js";
 import { modelParameters } from "../models/index.js";
 import { totalCost } from "../plan/index.js";
 import type { ComputePoint, LossCurve, ReportData, ReportModel } from "../puzzle/index.js";
@@ -48,7 +48,7 @@ export async function reportDataOf(
     ...(byKind && { klByKind: byKind.map(([kind, kl]) => ({ kind, kl })) }),
     frontiers: frontiersOf(own),
     ...(speeds.length > 0 && { speedPredictions: speeds }),
-    predictions: own.predictions.map(({ name, predicted, measured }) => ({ model: name, predicted, measured })),
+    predictions: predictionsOf(own),
     compute: computeOf(run, own),
     losses: [own.child, ...own.baselines].flatMap(lossesOf),
     samples: samplesOf(run, own),
@@ -141,15 +141,26 @@ function frontiersOf({ searched }: ChildRun): NonNullable<ReportData["frontiers"
   }));
 }
 
+/** Sums of scores against the true KL of all that was put together and measured whole, on the scoring text. */
+function predictionsOf({ child, searched, baselines }: ChildRun): NonNullable<ReportData["predictions"]> {
+  const { candidates } = searched.settled;
+  const named = new Map([child, ...baselines].map(({ candidate: { choice, name } }) => [digestJson(choice), name]));
+  return candidates.map(({ choice, predicted, measured }, i) => ({
+    model: named.get(digestJson(choice)) ?? `candidate ${i + 1}`,
+    predicted,
+    measured,
+  }));
+}
+
 /** KL against the seconds that went into the child's weights; searching and measuring are not counted. */
-function computeOf({ scored }: Run, { child, sliced, predictions }: ChildRun): ComputePoint[] {
+function computeOf({ scored }: Run, { child, sliced, searched }: ChildRun): ComputePoint[] {
   const { statistics, variants } = scored;
   const model = child.candidate.name;
   const refitted = statistics.seconds + variants.seconds;
   const realised = refitted + child.realised.artifact.seconds;
   const points: ComputePoint[] = [
     { model, stage: "sliced", seconds: statistics.seconds + sliced.seconds, kl: sliced.evaluation.kl.mean },
-    { model, stage: "refitted", seconds: refitted, kl: predictions[0]!.measured.mean },
+    { model, stage: "refitted", seconds: refitted, kl: searched.settled.measured.mean },
     { model, stage: "refitted in sequence", seconds: realised, kl: child.before.kl.mean },
   ];
   const { distilled } = child;
@@ -229,13 +240,12 @@ function trainingOf(path: string, name: string): string | undefined {
 function notesOf(
   { space, recipe, table }: RunContext,
   { prepared, scored }: Run,
-  { predictions, child, plan, searched }: ChildRun,
+  { child, plan, searched }: ChildRun,
 ): string[] {
-  const sequences = predictions[0]?.measured.n ?? 0;
   return [
     `Calibration, scoring and distillation used ${prepared.origin.train}; all measuring used ${prepared.origin.evaluate}. No two parts share a document.`,
-    `Predicted and measured KL are of blocks put together without the refit in sequence, on ${sequences} set-aside sequences.`,
-    `In divergence against compute, the point "refitted" is measured on the first ${sequences} set-aside sequences, "distilled" on those of the scoring text, the others on all.`,
+    `Predicted and measured KL are of blocks put together without the refit in sequence, on the ${searched.settled.measured.n} sequences of the scoring text.`,
+    `In divergence against compute, the points "refitted" and "distilled" are measured on the scoring text, the others on the measuring text; the ranking of channels is counted with "refitted".`,
     ...(scored.race ? [describeRace(scored.race)] : []),
     ...describeSettled(plan, searched.settled),
     ...(scored.probe ? [describeProbe(scored.probe)] : []),

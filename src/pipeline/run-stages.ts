@@ -11,7 +11,6 @@ import { distilChild } from "./stages/distil.js";
 import { type Evaluation, evaluate, type Subject } from "./stages/evaluate.js";
 import { exportChild, exportNames } from "./stages/export.js";
 import { buildLibrary, type Scored } from "./stages/library.js";
-import { measurePredictions } from "./stages/predict.js";
 import { type Prepared, prepare } from "./stages/prepare.js";
 import { sampleModels } from "./stages/sample.js";
 import { type Candidate, searchBlocks } from "./stages/search.js";
@@ -45,8 +44,6 @@ async function runChild(context: RunContext, { prepared, scored, parent, plan }:
   const realised = await makeChild(context, prepared, scored, searched.child);
   const others: Child[] = [];
   for (const candidate of searched.baselines) others.push(await makeChild(context, prepared, scored, candidate));
-  const candidates = [searched.child, ...searched.pool, ...searched.baselines];
-  const predictions = await measurePredictions(context, prepared, scored.variants, candidates);
   const sliced = await measureSliced(context, prepared, scored, searched.child);
   const child = await distil(context, prepared, realised);
   const baselines = await distilBaselines(context, prepared, child, others);
@@ -54,7 +51,7 @@ async function runChild(context: RunContext, { prepared, scored, parent, plan }:
   const { artifact, exports } = await exportChild(context, prepared, { subject: child.subject, card });
   const out = outputOf(context, plan);
   await publishDirectory(artifact.directory, out, exportNames);
-  return { plan, out, searched, child, baselines, predictions, sliced, exports };
+  return { plan, out, searched, child, baselines, sliced, exports };
 }
 
 /** The run's own directory, or one below it for each of several children. */
@@ -68,8 +65,8 @@ async function makeChild(
   scored: Scored,
   candidate: Candidate,
 ): Promise<Child> {
-  const starts = await startsOf(context, scored, candidate);
-  const realised = await realiseChild(context, prepared, starts, candidate, { refit: true });
+  const variants = await startsOf(context, scored, candidate);
+  const realised = await realiseChild(context, prepared, { ...scored, variants }, candidate, { refit: true });
   const before = await evaluate(context, prepared, realised, { stage: `evaluate/${candidate.key} before` });
   return { candidate, realised, subject: realised, before, after: before };
 }
@@ -110,13 +107,14 @@ async function startsOf(
   { space, key }: Candidate,
 ): Promise<Artifact> {
   if (!space) return variants;
-  return buildStarts(context, statistics, { refit: context.recipe.variants.refit, space, stage: `variants/${key}` });
+  const { refit } = context.recipe.variants;
+  return buildStarts(context, statistics, { refit, space, stage: `variants/${key}`, ranked: variants });
 }
 
 async function measureSliced(context: RunContext, prepared: Prepared, scored: Scored, candidate: Candidate) {
-  const starts = await buildStarts(context, scored.statistics, { refit: false });
+  const variants = await buildStarts(context, scored.statistics, { refit: false, ranked: scored.variants });
   const named = { ...candidate, key: `${candidate.key} sliced` };
-  const assembled = await realiseChild(context, prepared, starts, named, { refit: false });
+  const assembled = await realiseChild(context, prepared, { ...scored, variants }, named, { refit: false });
   const evaluation = await evaluate(context, prepared, assembled);
-  return { evaluation, seconds: starts.seconds + assembled.artifact.seconds };
+  return { evaluation, seconds: variants.seconds + assembled.artifact.seconds };
 }

@@ -4,7 +4,6 @@ import type { Distilled } from "./stages/distil.js";
 import type { Evaluation, Subject } from "./stages/evaluate.js";
 import type { Export } from "./stages/export.js";
 import type { Scored } from "./stages/library.js";
-import type { Prediction } from "./stages/predict.js";
 import type { Prepared } from "./stages/prepare.js";
 import type { SampleSet } from "./stages/sample.js";
 import type { Candidate, Searched } from "./stages/search.js";
@@ -31,8 +30,6 @@ export interface ChildRun {
   searched: Searched;
   child: Child;
   baselines: Child[];
-  /** The child's first. */
-  predictions: Prediction[];
   /** The child from starts without any refit. */
   sliced: { evaluation: Evaluation; seconds: number };
   exports: Export[];

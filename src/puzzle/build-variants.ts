@@ -12,8 +12,8 @@
 import { internal, type OnEvent } from "../base/index.js";
 import type { Model } from "../models/index.js";
 import type { Runtime } from "../runtime/index.js";
-import { f32Tensor } from "../tensor/index.js";
-import { hasIndex, type LibraryEntry, writeIndex, writeVariant } from "./block-library.js";
+import { type F32Tensor, f32Tensor } from "../tensor/index.js";
+import { type BlockLibrary, hasIndex, type LibraryEntry, writeIndex, writeVariant } from "./block-library.js";
 import { kvHeadsOf, type LayerStatistics, readStatistics } from "./calibrate.js";
 import { type ChannelRanking, rankByScore } from "./channel-order.js";
 import { createMatrixKernels, type MatrixKernels } from "./moments.js";
@@ -49,6 +49,8 @@ export interface BuildVariantsRequest extends BuildVariantsOptions {
   space: Space;
   /** What `calibrate` wrote. */
   statistics: string;
+  /** A library from the same statistics: its order of channels is taken over where it has one. */
+  ranked?: BlockLibrary;
   /** Holds the library; what an interrupted run left there is kept. */
   directory: string;
   onEvent: OnEvent;
@@ -84,10 +86,11 @@ interface LayerSource {
   kernels: MatrixKernels;
   ranking: ChannelRanking;
   ridge: number;
+  ranked?: BlockLibrary | undefined;
 }
 
 async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels, layer: number): Promise<void> {
-  const { parent, space, directory, ranking = "elimination", ridge = defaultRidge } = request;
+  const { parent, space, directory, ranked: known, ranking = "elimination", ridge = defaultRidge } = request;
   const { attention, ffn } = layerSpace(space, layer);
   const statistics = await readStatistics(request.statistics, layer);
   const entries: LibraryEntry[] = [];
@@ -96,7 +99,7 @@ async function buildLayer(request: BuildVariantsRequest, kernels: MatrixKernels,
     await writeVariant(directory, layer, { part, id }, weights);
     entries.push({ part, id, ...errors });
   };
-  const source = { parent, layer, statistics, kernels, ranking, ridge };
+  const source = { parent, layer, statistics, kernels, ranking, ridge, ranked: known };
   const attentionSource = { ...source, weights: await readSubBlock(parent, layer, "attention") };
   for (const variant of attention.slice(1)) {
     if (variant.config.kind !== "none")
@@ -175,7 +178,7 @@ interface RankedChannels {
  * What the parent adds is linear in its channels (bias aside), so the cross sums follow from the Gram matrix: X^T Y = G Wdown^T, |Y|^2 = tr(Wdown G Wdown^T).
  */
 async function rankChannels(source: LayerSource): Promise<RankedChannels> {
-  const { layer, weights, statistics, kernels, ranking, ridge } = source;
+  const { layer, weights, statistics, kernels } = source;
   const down = matrix(weights, `${names.down}.weight`); // [H, I]
   const [m, n] = down.shape as [number, number];
   const gram = found(statistics.hidden, layer);
@@ -185,11 +188,24 @@ async function rankChannels(source: LayerSource): Promise<RankedChannels> {
   const cross = n < wideInputs ? new Float64Array(product) : product;
   let targetSquares = 0;
   for (let i = 0; i < cross.length; i++) targetSquares += cross[i]! * columns.data[i]!;
-  const order =
-    ranking === "elimination"
-      ? await kernels.rank(gram, columns.data, { n, m, ridge })
-      : rankByScore(channelContribution(found(statistics.channels, layer), down));
+  const order = (await knownOrder(source)) ?? (await orderChannels(source, down, columns));
   return { order, moments: { gram, cross, targetSquares, n, m } };
+}
+
+async function knownOrder({ ranked, layer }: LayerSource): Promise<Int32Array | undefined> {
+  const channels = (await ranked?.index(layer))?.channels;
+  return channels && Int32Array.from(channels);
+}
+
+/** @param columns `down` transposed */
+async function orderChannels(
+  { layer, statistics, kernels, ranking, ridge }: LayerSource,
+  down: F32Tensor,
+  columns: F32Tensor,
+): Promise<Int32Array> {
+  if (ranking === "contribution") return rankByScore(channelContribution(found(statistics.channels, layer), down));
+  const [m, n] = down.shape as [number, number];
+  return kernels.rank(found(statistics.hidden, layer), columns.data, { n, m, ridge });
 }
 
 function found<T>(value: T | undefined, layer: number): T {

@@ -1,6 +1,6 @@
 /**
  * @module One streamed pass of the parent over calibration text: block by block, each over all sequences before the
- * next is read. Leaves the sums from which every start and refit is computed. Memory: one block, its sums and one batch
+ * next is read. Leaves the sums from which every start and refit is computed, and the residual stream. Memory: one block, its sums and one batch
  * of activations.
  */
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { fileExists, internal } from "../base/index.js";
 import type { AttentionConfig } from "../models/index.js";
 import type { Runtime } from "../runtime/index.js";
 import { type F32Tensor, f32Tensor, type HostTensor } from "../tensor/index.js";
-import { type CaptureRequest, captureEmbedding, captureLayer, dropCapture } from "./capture.js";
+import { type CaptureRequest, captureEmbedding, captureLayer } from "./capture.js";
 import { createMatrixKernels, type GramSums, type MatrixKernels } from "./moments.js";
 import { type Rows, readSubBlock, runHalf, runTapped, tapped } from "./parts.js";
 import { asF32, type Moments, type Sums, wideInputs } from "./refit.js";
@@ -35,7 +35,10 @@ export interface LayerStatistics {
   merged: Map<number, Moments>;
 }
 
-/** Writes one file of sums for each layer. A layer whose file is there already is not computed again. */
+/**
+ * Writes one file of sums for each layer, and leaves the parent's stream as `capture` does. A layer whose file is there
+ * already is not computed again.
+ */
 export async function calibrate(request: CalibrateRequest): Promise<void> {
   const { engine, text, directory, onEvent, signal } = request;
   const layers = engine.config.blocks.length;
@@ -47,18 +50,14 @@ export async function calibrate(request: CalibrateRequest): Promise<void> {
     const sums = await createLayerSums(request, layer, kernels);
     await captureLayer({ engine, layer, text, directory }, sums.add);
     await writeTensors(statisticsPath(directory, layer), sums.tensors());
-    await dropCapture(directory, layer);
     onEvent({ event: "progress", stage: "calibrate", done: layer + 1, total: layers, unit: "layers" });
   }
-  await dropCapture(directory, layers);
   kernels.dispose();
 }
 
 async function firstMissing(directory: string, layers: number): Promise<number> {
   for (let layer = 0; layer < layers; layer++) {
     if (!(await fileExists(statisticsPath(directory, layer)))) return layer;
-    // A run that was stopped between the two left the inputs of a layer that is done.
-    await dropCapture(directory, layer);
   }
   return layers;
 }

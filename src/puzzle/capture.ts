@@ -64,17 +64,23 @@ export interface LayerCapture {
 }
 
 /** Runs one block over all sequences, from its inputs on disk to the next block's. */
-export async function captureLayer(
-  { engine, layer, text, directory }: LayerCapture,
-  forward: (rows: Rows) => Promise<F32Tensor>,
-): Promise<void> {
-  const inputs = await openCapture(engine, text, directory, layer);
+export async function captureLayer(capture: LayerCapture, forward: (rows: Rows) => Promise<F32Tensor>): Promise<void> {
+  const inputs = await openCapture(capture.engine, capture.text, capture.directory, capture.layer);
   try {
-    const path = activationPath(directory, layer + 1);
-    await writeBatches(path, text, async (range) => forward(await readRows(inputs, range)));
+    await captureLayerFrom(inputs, capture, forward);
   } finally {
     await inputs.close();
   }
+}
+
+/** The same from rows that are elsewhere, such as between the halves of the block. */
+export async function captureLayerFrom(
+  inputs: ActivationReader,
+  { layer, text, directory }: LayerCapture,
+  forward: (rows: Rows) => Promise<F32Tensor>,
+): Promise<void> {
+  const path = activationPath(directory, layer + 1);
+  await writeBatches(path, text, async (range) => forward(await readRows(inputs, range)));
 }
 
 /** Writes the residual stream between the two halves of the parent's block, from its captured inputs. */
@@ -98,7 +104,8 @@ export async function runBlock(engine: Engine, layer: number, { x, batch, length
   return output;
 }
 
-async function writeBatches(
+/** Writes what `make` gives for each batch of the text; no file where it fails. */
+export async function writeBatches(
   path: string,
   text: BatchedText,
   make: (range: { start: number; count: number }) => Promise<F32Tensor>,

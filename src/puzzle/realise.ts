@@ -2,24 +2,34 @@
  * @module From an architecture to a child: the chosen variants out of the block library, then a closed-form refit of
  * every layer in sequence on the child's own inputs.
  *
- * Parent and child walk together over the calibration text, layer by layer. With x the residual stream before a part
- * and p, c for parent and child, the last matrix of each part is fitted so that the child's own activations give
- * `x_p after - x_c before`: what the parent's stream should be from here, errors of earlier layers included. Every
- * layer is fitted, unchanged ones too; the pull is towards the library's weights. Memory: one block of each, the sums
- * of one matrix and one batch of activations.
+ * The child walks over the calibration text beside the parent's captured stream, layer by layer. With x the residual
+ * stream before a part and p, c for parent and child, the last matrix of a part is fitted so that the child's own
+ * activations give `x_p after - x_c before`: what the parent's stream should be from here, errors of earlier layers
+ * included. The feed-forward of every layer is fitted, unchanged ones too; the pull is towards the library's weights.
+ * Memory: one block, the sums of one matrix and one batch of activations.
  */
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileExists, type OnEvent, writeJsonAtomic } from "../base/index.js";
 import type { Engine } from "../engine/index.js";
 import type { BlockConfig, ModelConfig } from "../models/index.js";
 import type { Runtime } from "../runtime/index.js";
 import { type F32Tensor, f32Tensor } from "../tensor/index.js";
-import { batchesOf } from "./activations.js";
+import { batchesOf, openActivations } from "./activations.js";
 import type { BlockLibrary } from "./block-library.js";
-import { type BatchedText, captureEmbedding, captureLayer, dropCapture, openCapture, readRows } from "./capture.js";
+import {
+  type BatchedText,
+  captureEmbedding,
+  captureLayerFrom,
+  dropCapture,
+  openCapture,
+  readRows,
+  streamShape,
+  writeBatches,
+} from "./capture.js";
 import { childFile, childLayerPath } from "./child.js";
 import { createMatrixKernels, type MatrixKernels } from "./moments.js";
-import { type HalfBlock, runHalf, runTapped, tapped } from "./parts.js";
+import { type HalfBlock, runHalf, tapped } from "./parts.js";
 import { asF32, defaultRidge, type Moments } from "./refit.js";
 import { attentionId, ffnId } from "./space.js";
 import { writeTensors } from "./tensor-files.js";
@@ -31,10 +41,10 @@ export interface RealiseOptions {
   /** Strength of the pull towards the library's weights, as a share of the mean diagonal. Defaults to 1e-2. */
   ridge?: number;
   /**
-   * Which attention parts are fitted beside the feed-forwards: `all`, or only those that are `needed`: linear ones, and
-   * those of layers without a feed-forward. Defaults to `all`.
+   * Which attention parts are fitted beside the feed-forwards: `all`, or only those that are `changed` and those of
+   * layers without a feed-forward. Defaults to `changed`.
    */
-  attention?: "needed" | "all";
+  attention?: "changed" | "all";
 }
 
 export interface RealiseRequest extends RealiseOptions {
@@ -46,6 +56,8 @@ export interface RealiseRequest extends RealiseOptions {
   blocks: readonly BlockConfig[];
   /** Calibration text. */
   text: BatchedText;
+  /** What `capture` wrote for the same text; unread without a refit. */
+  captured: string;
   /** Holds the child; what an interrupted run left there is kept. */
   directory: string;
   onEvent: OnEvent;
@@ -56,37 +68,30 @@ export interface RealiseRequest extends RealiseOptions {
 export async function realise(request: RealiseRequest): Promise<void> {
   const { engine, blocks, directory, refit = true, onEvent, signal } = request;
   const kernels = createMatrixKernels(request.runtime);
-  const walk: Walk = {
-    ...request,
-    kernels,
-    parentStream: join(directory, "parent"),
-    childStream: join(directory, "child"),
-  };
+  const childStream = join(directory, "child");
+  const walk: Walk = { ...request, kernels, childStream, middle: join(childStream, "middle.f32") };
   const first = await firstMissing(directory, blocks.length);
-  // A run that was stopped between the two left the streams of a layer that is done.
-  for (let layer = 0; layer < first; layer++) await dropStreams(walk, layer);
-  if (refit && first === 0) {
-    await captureEmbedding(engine, request.text, walk.parentStream);
-    await captureEmbedding(engine, request.text, walk.childStream);
-  }
+  // A run that was stopped between the two left the stream of a layer that is done.
+  for (let layer = 0; layer < first; layer++) await dropCapture(childStream, layer);
+  if (refit && first === 0) await captureEmbedding(engine, request.text, childStream);
   for (let layer = first; layer < blocks.length; layer++) {
     signal.throwIfAborted();
     const start = await libraryLayer(request.library, engine.config, blocks, layer);
     const child = refit ? await refitLayer(walk, layer, start) : start;
     await writeTensors(childLayerPath(directory, layer), new Map([...child.attention, ...child.ffn]));
-    await dropStreams(walk, layer);
+    await dropCapture(childStream, layer);
     onEvent({ event: "progress", stage: "realise", done: layer + 1, total: blocks.length, unit: "layers" });
   }
-  await dropStreams(walk, blocks.length);
   await writeJsonAtomic(join(directory, childFile), { blocks });
   kernels.dispose();
 }
 
 interface Walk extends RealiseRequest {
   kernels: MatrixKernels;
-  /** Directories of the two residual streams. */
-  parentStream: string;
+  /** Directory of the child's residual stream. */
   childStream: string;
+  /** The child's stream between the halves of the layer at work. */
+  middle: string;
 }
 
 interface ChildLayer {
@@ -98,11 +103,6 @@ interface ChildLayer {
 async function firstMissing(directory: string, layers: number): Promise<number> {
   for (let layer = 0; layer < layers; layer++) if (!(await fileExists(childLayerPath(directory, layer)))) return layer;
   return layers;
-}
-
-async function dropStreams({ parentStream, childStream }: Walk, layer: number): Promise<void> {
-  await dropCapture(parentStream, layer);
-  await dropCapture(childStream, layer);
 }
 
 async function libraryLayer(
@@ -119,67 +119,84 @@ async function libraryLayer(
   };
 }
 
-/** Fits one layer of the child and moves both streams past it. */
+/** Fits one layer of the child and moves its stream past it. */
 async function refitLayer(walk: Walk, layer: number, start: ChildLayer): Promise<ChildLayer> {
-  const attention = await moveParent(walk, layer, start);
+  const attention = await fitAttention(walk, layer, start);
   const ffn = await fitFfn(walk, layer, { ...start, attention });
   const child = { ...start, attention, ffn };
-  await captureLayer({ ...walk, layer, directory: walk.childStream }, async (rows) => {
-    const { output: x } = await runHalf(walk.engine, layer, attentionHalf(child), rows);
-    return (await runHalf(walk.engine, layer, ffnHalf(child), { ...rows, x })).output;
-  });
+  if (layer + 1 < walk.blocks.length) await moveStream(walk, layer, child);
+  await rm(walk.middle);
   return child;
 }
 
-/** Runs the parent's block over the text; on the way, fits the child's attention where that is asked for. */
-async function moveParent(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
-  const { engine, kernels, attention: wanted = "all" } = walk;
-  const { attention, ffn } = child.block;
-  const isLast = ffn.kind === "none";
-  const isNeeded = attention.kind === "linear" || isLast;
-  const fit = wanted === "all" || isNeeded ? lastMatrix(engine.config, attentionHalf(child)) : undefined;
-  const sums = fit && kernels.moments(fit.inputs, engine.config.hiddenSize);
-  const childRows = await openCapture(engine, walk.text, walk.childStream, layer);
-  let start = 0;
-  try {
-    await captureLayer({ ...walk, layer, directory: walk.parentStream }, async (rows) => {
-      const parent = await runTapped(engine, layer, rows);
-      if (fit && sums) {
-        const own = await readRows(childRows, { start, count: rows.batch });
-        const { taps } = await runHalf(engine, layer, attentionHalf(child), own, { taps: true });
-        const wantedRows = isLast ? parent.output : parent.afterAttention;
-        await sums.add(tapped(taps[fit.tap]), wantedRows, withBias(own.x, child.attention, fit.bias));
-      }
-      start += rows.batch;
-      return parent.output;
-    });
-  } finally {
-    await childRows.close();
-  }
-  return fit && sums ? refitHalf(walk, child.attention, fit, sums.moments) : child.attention;
-}
-
-/** The child's feed-forward, fitted so that its block ends where the parent's does. */
-async function fitFfn(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
-  const { engine, kernels, text } = walk;
-  const { config } = engine;
-  const fit = lastMatrix(config, ffnHalf(child));
-  if (!fit) return child.ffn;
-  const sums = kernels.moments(fit.inputs, config.hiddenSize);
-  const before = await openCapture(engine, text, walk.childStream, layer);
-  const wanted = await openCapture(engine, text, walk.parentStream, layer + 1);
+/** The child's attention, fitted where that is asked for so that the stream behind it is the parent's. */
+async function fitAttention(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
+  const { engine, kernels, text, attention: wanted = "changed" } = walk;
+  const parent = engine.config.blocks[layer]!;
+  const isLast = child.block.ffn.kind === "none";
+  const isChanged = attentionId(child.block.attention) !== attentionId(parent.attention);
+  const fit = wanted === "all" || isChanged || isLast ? lastMatrix(engine.config, attentionHalf(child)) : undefined;
+  if (!fit) return child.attention;
+  const sums = kernels.moments(fit.inputs, engine.config.hiddenSize);
+  const own = await openCapture(engine, text, walk.childStream, layer);
+  const parents = await openCapture(engine, text, walk.captured, isLast ? layer + 1 : layer);
   try {
     for (const range of batchesOf(text.sequences.count, text.batch)) {
+      const rows = await readRows(own, range);
+      const { taps } = await runHalf(engine, layer, attentionHalf(child), rows, { taps: true });
+      const theirs = await readRows(parents, range);
+      const half: HalfBlock = { part: "attention", config: parent.attention };
+      const after = isLast ? theirs.x : (await runHalf(engine, layer, half, theirs)).output;
+      await sums.add(tapped(taps[fit.tap]), after, withBias(rows.x, child.attention, fit.bias));
+    }
+  } finally {
+    await own.close();
+    await parents.close();
+  }
+  return refitHalf(walk, child.attention, fit, sums.moments);
+}
+
+/**
+ * The child's feed-forward, fitted so that its block ends where the parent's does. Leaves the stream between the two
+ * halves in `middle`.
+ */
+async function fitFfn(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
+  const { engine, kernels, text, captured, childStream, middle } = walk;
+  const fit = lastMatrix(engine.config, ffnHalf(child));
+  const sums = fit && kernels.moments(fit.inputs, engine.config.hiddenSize);
+  const before = await openCapture(engine, text, childStream, layer);
+  const wanted = await openCapture(engine, text, captured, layer + 1);
+  try {
+    await writeBatches(middle, text, async (range) => {
       const rows = await readRows(before, range);
       const { output: x } = await runHalf(engine, layer, attentionHalf(child), rows);
-      const { taps } = await runHalf(engine, layer, ffnHalf(child), { ...rows, x }, { taps: true });
-      await sums.add(tapped(taps[fit.tap]), (await readRows(wanted, range)).x, withBias(x, child.ffn, fit.bias));
-    }
+      if (fit && sums) {
+        const { taps } = await runHalf(engine, layer, ffnHalf(child), { ...rows, x }, { taps: true });
+        await sums.add(tapped(taps[fit.tap]), (await readRows(wanted, range)).x, withBias(x, child.ffn, fit.bias));
+      }
+      return x;
+    });
   } finally {
     await before.close();
     await wanted.close();
   }
-  return refitHalf(walk, child.ffn, fit, sums.moments);
+  return fit && sums ? refitHalf(walk, child.ffn, fit, sums.moments) : child.ffn;
+}
+
+/** From the middle of the child's block to its end. */
+async function moveStream(
+  { engine, text, childStream, middle }: Walk,
+  layer: number,
+  child: ChildLayer,
+): Promise<void> {
+  const rows = await openActivations(middle, streamShape(engine, text));
+  try {
+    await captureLayerFrom(rows, { engine, text, directory: childStream, layer }, async (batch) => {
+      return (await runHalf(engine, layer, ffnHalf(child), batch)).output;
+    });
+  } finally {
+    await rows.close();
+  }
 }
 
 function attentionHalf({ block, attention }: ChildLayer): HalfBlock {

@@ -41,13 +41,12 @@ const probeSequences = 4;
 export async function probeBlocks(
   context: RunContext,
   prepared: Prepared,
-  statistics: Artifact,
-  captured: Artifact,
+  { statistics, starts, captured }: { statistics: Artifact; starts: Artifact; captured: Artifact },
 ): Promise<BlockProbe> {
   const { recipe, store, parent } = context;
   const layers = probedLayers(parent.config.blocks.length);
   const space = onlyLayers(context.space, layers);
-  const sliced = await buildStarts(context, statistics, { refit: false, space, stage: "probe/sliced" });
+  const sliced = await buildStarts(context, statistics, { refit: false, space, stage: "probe/sliced", ranked: starts });
   const refitted = await buildStarts(context, statistics, { refit: true, space, stage: "probe/refitted" });
   const distilled = await distil(context, prepared, refitted);
   const klOf = (variants: Artifact) => score(context, { prepared, captured, space, layers, variants });

@@ -2,7 +2,7 @@ import { buildVariants, openBlockLibrary, openChild, realise, type Space } from 
 import type { RunContext } from "../context.js";
 import type { Artifact } from "../store.js";
 import type { Subject } from "./evaluate.js";
-import { textOf } from "./library.js";
+import { type Scored, textOf } from "./library.js";
 import type { Prepared } from "./prepare.js";
 import type { Candidate } from "./search.js";
 
@@ -16,13 +16,15 @@ export interface StartOptions {
   /** Defaults to the run's own. */
   space?: Space;
   stage?: string;
+  /** Starts made before from the same statistics, whose order of channels is taken over. */
+  ranked?: Artifact;
 }
 
 /** The library of every variant: sliced, merged and multiplied starts, refitted in closed form or as they are. */
 export async function buildStarts(
   context: RunContext,
   statistics: Artifact,
-  { refit, space = context.space, stage = refit ? "variants" : "starts" }: StartOptions,
+  { refit, space = context.space, stage = refit ? "variants" : "starts", ranked }: StartOptions,
 ): Promise<Artifact> {
   const { store, parent, parentDigest, runtime, onEvent, signal } = context;
   return store.produce(
@@ -33,7 +35,17 @@ export async function buildStarts(
       options: { offered: space.layers, refit },
       inputs: { parent: parentDigest, statistics },
       run: (directory) =>
-        buildVariants({ runtime, space, parent, statistics: statistics.directory, refit, directory, onEvent, signal }),
+        buildVariants({
+          runtime,
+          space,
+          parent,
+          statistics: statistics.directory,
+          ...(ranked && { ranked: openBlockLibrary(ranked.directory, parent) }),
+          refit,
+          directory,
+          onEvent,
+          signal,
+        }),
     },
     context,
   );
@@ -43,7 +55,7 @@ export async function buildStarts(
 export async function realiseChild(
   context: RunContext,
   prepared: Prepared,
-  variants: Artifact,
+  { statistics, variants }: Pick<Scored, "statistics" | "variants">,
   candidate: Candidate,
   { refit }: { refit: boolean },
 ): Promise<Realised> {
@@ -53,9 +65,9 @@ export async function realiseChild(
     {
       stage,
       title: refit ? "refit every layer in sequence on the child's own inputs" : "the library's blocks put together",
-      version: 1,
+      version: 2,
       options: { blocks: candidate.blocks, refit },
-      inputs: { parent: parentDigest, variants, text: prepared.artifact },
+      inputs: { parent: parentDigest, variants, ...(refit && { statistics }) },
       run: (directory) =>
         realise({
           engine,
@@ -63,6 +75,7 @@ export async function realiseChild(
           library: openBlockLibrary(variants.directory, parent),
           blocks: candidate.blocks,
           text: textOf(context, prepared, "calibrate"),
+          captured: statistics.directory,
           refit,
           directory,
           onEvent: (event) => onEvent(event.event === "progress" ? { ...event, stage } : event),

@@ -56,7 +56,7 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
     {
       stage: "calibrate",
       title: "what the parent's blocks see and do",
-      version: 1,
+      version: 2,
       options: { offered },
       inputs: { parent: parentDigest, text: prepared.artifact },
       run: (directory) => calibrate({ ...shared, text: textOf(context, prepared, "calibrate"), directory }),
@@ -79,7 +79,9 @@ export async function buildLibrary(context: RunContext, prepared: Prepared): Pro
   );
 
   const probe =
-    recipe.blocks.tokens === "auto" ? await probeBlocks(context, prepared, statistics, captured) : undefined;
+    recipe.blocks.tokens === "auto"
+      ? await probeBlocks(context, prepared, { statistics, starts, captured })
+      : undefined;
   const tokens = probe ? (probe.pays ? probe.tokens : 0) : Number(recipe.blocks.tokens);
   const variants = tokens > 0 ? await trainBlocks(context, prepared, starts, tokens) : starts;
 

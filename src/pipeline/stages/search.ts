@@ -43,8 +43,6 @@ export interface Searched {
   baselines: Candidate[];
   /** What was measured of whole candidates before the child was chosen, and how the search was corrected by it. */
   settled: SettledChoice;
-  /** A few other candidates, those of least measured KL. */
-  pool: Candidate[];
   /** The least sum of scores under each of a row of budgets, by constraint; the first is the one first bounded. */
   frontiers: Frontier[];
 }
@@ -64,7 +62,6 @@ interface SearchFile {
 }
 
 const sweepPoints = 12;
-const poolSize = 3;
 
 /** Chooses a child's blocks under its bounds, and its baselines' under the same. */
 export async function searchBlocks(context: RunContext, scored: Scored, plan: ChildPlan): Promise<Searched> {
@@ -107,8 +104,6 @@ export async function searchBlocks(context: RunContext, scored: Scored, plan: Ch
   const file = (await readJson(join(artifact.directory, "search.json"))) as SearchFile;
   const { result, baselines, frontiers, uniformWidth: width } = file;
   const settled = await settleCandidates(context, { scored, plan, fixed, baselines });
-  const others = settled.candidates.filter(({ aboveChosen }) => aboveChosen.mean > 0);
-  others.sort((a, b) => a.measured.mean - b.measured.mean);
   const candidate = (name: string, role: Candidate["role"], choice: Record<string, string>): Candidate => ({
     name,
     key: role === "child" ? name : keyOf(context, plan, name),
@@ -126,7 +121,6 @@ export async function searchBlocks(context: RunContext, scored: Scored, plan: Ch
       ...baselines.map(({ name, choice }) => candidate(name, "baseline", choice)),
     ],
     settled,
-    pool: others.slice(0, poolSize).map(({ choice }, i) => candidate(`candidate ${i + 2}`, "baseline", choice)),
     frontiers,
   };
 }

@@ -205,10 +205,14 @@ function legend({ child, baselines, predictions = [] }: ReportData, title: strin
   const shown: Pick<ReportModel, "name" | "role">[] = [child, ...baselines.filter((model) => !random.includes(model))];
   if (random[0]) shown.push({ ...random[0], name: random.length > 1 ? "random" : random[0].name });
   const known = new Set([child, ...baselines].map(({ name }) => name));
-  if (title === "Predicted against real" && predictions.some(({ model }) => !known.has(model))) {
+  const isPredictions = title === "Predicted against real";
+  if (isPredictions && predictions.some(({ model }) => !known.has(model))) {
     shown.push({ name: "other solutions of the search", role: "baseline" });
   }
-  return html`<ul class="legend">${shown.map((model) => html`<li>${drawKey(model)}${model.name}</li>`)}</ul>`;
+  const drawn = isPredictions
+    ? shown.filter(({ name }) => !known.has(name) || predictions.some(({ model }) => model === name))
+    : shown;
+  return html`<ul class="legend">${drawn.map((model) => html`<li>${drawKey(model)}${model.name}</li>`)}</ul>`;
 }
 
 function samples({ samples: list = [] }: ReportData): Markup {
