@@ -58,6 +58,9 @@ export async function forecast(recipe: Recipe, options: RunOptions = {}): Promis
   }
 }
 
+/** Rounds of candidates that it usually takes until a choice stands. */
+const searchesOfAChild = 2;
+
 /** What the run does, as the forecast counts it. */
 export function workOf(context: RunContext, choices: ReturnType<typeof blockChoices>[]): ReshapeWork {
   const { recipe, space, children } = context;
@@ -74,6 +77,8 @@ export function workOf(context: RunContext, choices: ReturnType<typeof blockChoi
     blockTokens: recipe.blocks.tokens === "auto" ? 0 : recipe.blocks.tokens,
     scoreTokens: recipe.score.tokens,
     distilTokens: recipe.distil.tokens,
+    ...(recipe.distil.minutes !== undefined && { distilSeconds: 60 * recipe.distil.minutes }),
+    candidates: children.length * searchesOfAChild * recipe.search.solutions,
     distilBatch: recipe.distil.batch,
     children: children.length * (1 + baselines),
     distilled: children.length * (1 + distilledBaselines(recipe, baselines)),

@@ -34,6 +34,10 @@ export interface ReshapeWork {
   blockTokens: number;
   scoreTokens: number;
   distilTokens: number;
+  /** Of each distillation, where time bounds it. */
+  distilSeconds?: number;
+  /** Candidates that are put together and measured whole. Defaults to none. */
+  candidates?: number;
   /** Sequences of a training step. */
   distilBatch: number;
   /** Children that are realised, distilled and measured: the chosen one and the baselines. */
@@ -71,10 +75,14 @@ export function forecastReshape(config: ModelConfig, work: ReshapeWork, machine:
     { name: "blocks", seconds: cost.blockDistillation() },
     { name: "score", seconds: cost.scores() },
     { name: "search", seconds: 1 },
+    { name: "candidates", seconds: (work.candidates ?? 0) * cost.forward(work.scoreTokens, work.share, 1) },
     { name: "realise", seconds: work.refit ? children * cost.realise() : 0 },
-    { name: "distil", seconds: distilled * cost.distil() },
-    // Each child before and after its distillation, beside the parent.
-    { name: "evaluate", seconds: 2 * children * cost.forward(2 * work.evaluateTokens, 1, 2) },
+    { name: "distil", seconds: distilled * (work.distilSeconds ?? cost.distil()) },
+    // Each child, and again what was distilled; the parent's outputs are kept.
+    {
+      name: "evaluate",
+      seconds: (children + distilled) * cost.forward(work.evaluateTokens, work.share, 1),
+    },
     { name: "speed", seconds: (children + 1) * measureSeconds },
   ];
   return {
@@ -126,17 +134,11 @@ function createCostModel(config: ModelConfig, work: ReshapeWork, machine: Machin
     },
     /** A replaced block starts from stored inputs: it costs itself and the blocks after it, half the model on average. */
     scores: () => forward(work.scoreTokens) + work.scored * forward(work.scoreTokens, 0.5 * (1 + 1 / layers), 2),
-    /** Parent and child walk over the text together; every layer's last matrices are fitted anew. */
+    /** The child walks over the text, its feed-forwards twice; each one's last matrix is fitted anew. */
     realise: () =>
-      2 * forward(work.calibrateTokens) +
-      seconds(
-        work.calibrateTokens *
-          sumOver(
-            config,
-            ({ ffn, attention, hidden }) => 2 * (share * ffn + attention) * (share * ffn + attention + hidden),
-          ),
-      ) +
-      sumOver(config, ({ ffn, attention, hidden }) => solve(share * ffn, hidden) + solve(attention, hidden)),
+      1.8 * forward(work.calibrateTokens, share) +
+      seconds(work.calibrateTokens * sumOver(config, ({ ffn, hidden }) => 2 * share * ffn * (share * ffn + hidden))) +
+      sumOver(config, ({ ffn, hidden }) => solve(share * ffn, hidden)),
     /** Forward and backward of the child, three forwards, and one forward of the parent. */
     distil: () => (3 * forward(work.distilTokens, share, 1) + forward(work.distilTokens, 1, 1)) / trainShare,
   };
@@ -182,8 +184,8 @@ function solveFlops(n: number, columns: number): number {
 export function forecastDisk(config: ModelConfig, work: ReshapeWork): number {
   const { calibrateTokens, scoreTokens, share, children, choices } = work;
   const layers = config.blocks.length;
-  // Block inputs of the scoring text, covariances, starts of every variant.
-  const captures = 4 * Math.max(calibrateTokens, scoreTokens) * (layers + 1) * config.hiddenSize;
+  // Block inputs of both texts, covariances, starts of every variant.
+  const captures = 4 * (calibrateTokens + scoreTokens) * (layers + 1) * config.hiddenSize;
   const covariances = sumOver(
     config,
     ({ ffn, attention, hidden }) => 4 * (ffn ** 2 + 2 * attention ** 2 + 2 * hidden ** 2),

@@ -21,6 +21,8 @@ export interface MemoryWork {
   /** The blocks offered at each layer, the parent's own among them. */
   choices: readonly (readonly BlockConfig[])[];
   distilTokens: number;
+  /** Of each distillation, where time bounds it. */
+  distilSeconds?: number;
   /** Sequences of a training step. */
   distilBatch: number;
   /** Children that are realised and measured. */
@@ -60,7 +62,7 @@ const keptByCandidates = 3 * keptByChild;
 
 /** Predicts the peak of every stage of `reshape`. */
 export function forecastMemory(config: ModelConfig, work: MemoryWork): MemoryForecast {
-  const { distilTokens, children, share, exportType } = work;
+  const { distilTokens, distilSeconds = 0, children, share, exportType } = work;
   const cost = createStageCosts(config, work);
   const kept = (count: number) => keptByChild * Math.max(0, count);
   const whole = baseBytes + cost.weights;
@@ -73,7 +75,7 @@ export function forecastMemory(config: ModelConfig, work: MemoryWork): MemoryFor
     ["score", scored],
     ["realise", kept(children - 1) + cost.realise()],
     // What scoring left is still there while a child is trained.
-    ["distil", distilTokens === 0 ? 0 : kept(children - 1) + scored + cost.distil()],
+    ["distil", distilTokens === 0 && distilSeconds === 0 ? 0 : kept(children - 1) + scored + cost.distil()],
     ["evaluate", late + cost.compare()],
     ["export", late + (children > 1 ? scored : 0) + cost.child() + mapped],
   ];

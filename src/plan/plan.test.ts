@@ -158,6 +158,20 @@ describe("forecast", () => {
     expect(stages.find(({ name }) => name === "distil")!.seconds).toBeCloseTo(2 * child, 9);
   });
 
+  test("a box of time is what it says for each that is distilled; candidates are forwards over the scoring text", () => {
+    const boxed = { ...work, distilTokens: 0, distilSeconds: 480, distilled: 3, candidates: 16 };
+    const { stages, memory } = forecastReshape(tiny, boxed, { gflops: 10, solveGflops: 1 });
+    expect(stages.find(({ name }) => name === "distil")!.seconds).toBe(3 * 480);
+    expect(memory.stages.find(({ name }) => name === "distil")!.bytes).toBeGreaterThan(
+      forecastReshape(tiny, { ...work, distilTokens: 0 }, { gflops: 10, solveGflops: 1 }).memory.stages.find(
+        ({ name }) => name === "distil",
+      )!.bytes,
+    );
+    const matrices = 2 * (2 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 172);
+    const token = 0.6 * 5 * (matrices + 4 * 256 * 64) + 2 * 512 * 64;
+    expect(stages.find(({ name }) => name === "candidates")!.seconds).toBeCloseTo((16 * 8192 * token) / 10e9, 9);
+  });
+
   test("twice the rate halves what is arithmetic; solving and measuring stay", () => {
     const slow = forecastReshape(tiny, work, { gflops: 10, solveGflops: 1 });
     const fast = forecastReshape(tiny, work, { gflops: 20, solveGflops: 1 });
