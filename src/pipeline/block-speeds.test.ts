@@ -7,7 +7,8 @@ import { gqa, linear, none, swiglu, testConfig } from "../models/testing.js";
 import { checkCostTable, speedCosts, totalCost } from "../plan/index.js";
 import { buildSpace } from "../puzzle/index.js";
 import { fewBlocks, halfUnit } from "./block-files.js";
-import { doubtsOf, type MeasureCostsRequest, measureCosts, perCopy, type Timer } from "./block-speeds.js";
+import { type MeasureCostsRequest, measureCosts, type Timer } from "./block-speeds.js";
+import { doubtsOf, perCopy } from "./block-times.js";
 import { openStore } from "./store.js";
 
 const config = testConfig({ blocks: Array.from({ length: 4 }, () => ({ attention: gqa(4), ffn: swiglu(128) })) });

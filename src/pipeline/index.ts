@@ -1,10 +1,10 @@
 export {
   defaultScenario,
-  doubtsOf,
   type MeasureCostsRequest,
   type MeasuredCosts,
   measureCosts,
 } from "./block-speeds.js";
+export { doubtsOf } from "./block-times.js";
 export { type Budget, type CostName, costNames, parseBudget, resolveBudgets } from "./budget.js";
 export { locate, locateInputs } from "./bundled.js";
 export { type CheckedExport, type CheckedExportOptions, exportChecked } from "./checked-export.js";

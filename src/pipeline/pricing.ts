@@ -12,7 +12,8 @@ import {
   speedCosts,
   totalCost,
 } from "../plan/index.js";
-import { doubtsOf, measureCosts } from "./block-speeds.js";
+import { measureCosts } from "./block-speeds.js";
+import { doubtsOf } from "./block-times.js";
 import { type Budget, constraintOf, resolveBudgets } from "./budget.js";
 import type { BaseContext } from "./context.js";
 import { machineFacts } from "./machine-facts.js";
