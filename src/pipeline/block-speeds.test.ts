@@ -1,53 +1,18 @@
 import { describe, expect, test } from "vitest";
 import { ignoreEvents } from "../base/index.js";
 import { repositoryPath, temporaryDirectory } from "../base/testing.js";
-import type { DecodePoint } from "../llamacpp/index.js";
 import { type BlockConfig, openModel } from "../models/index.js";
 import { gqa, linear, none, swiglu, testConfig } from "../models/testing.js";
 import { checkCostTable, speedCosts, totalCost } from "../plan/index.js";
 import { buildSpace } from "../puzzle/index.js";
 import { fewBlocks, halfUnit } from "./block-files.js";
-import { type MeasureCostsRequest, measureCosts, type Timer } from "./block-speeds.js";
-import { doubtsOf, perCopy } from "./block-times.js";
+import { type MeasureCostsRequest, measureCosts } from "./block-speeds.js";
+import { anchorOf, doubtsOf, perCopy, scaled } from "./block-times.js";
 import { openStore } from "./store.js";
+import { fakeLlama } from "./testing.js";
 
 const config = testConfig({ blocks: Array.from({ length: 4 }, () => ({ attention: gqa(4), ffn: swiglu(128) })) });
 const scenario = { input: 64, output: 32, batch: 1 };
-
-/** Seconds that a machine of our own making takes: a sum over the blocks, and attention that reads what came before. */
-function trueSeconds(blocks: readonly BlockConfig[], vocabSize: number, { depth, batch }: DecodePoint, tokens = 1) {
-  const attention = ({ attention: half }: BlockConfig) => {
-    if (half.kind === "gqa") return 0.01 + half.kvHeads * (0.001 + 1e-5 * depth * batch);
-    return half.kind === "linear" ? 0.004 : 0;
-  };
-  const ffn = ({ ffn: half }: BlockConfig) => (half.kind === "swiglu" ? 0.0001 * half.width : 0);
-  return tokens * blocks.reduce((sum, block) => sum + attention(block) + ffn(block), 0.5 + 1e-5 * vocabSize);
-}
-
-/** Reads the files that it is given, and knows how long they take. */
-function fakeLlama() {
-  const calls: string[][] = [];
-  const timer: Timer = {
-    version: async () => ({ package: "3.22.1", llamaCpp: "v0.5.0", gpu: false, devices: [], mathCores: 2 }),
-    async timeMany(files, { repeats = 5 }) {
-      calls.push(files.map(({ gguf }) => gguf.split("/").at(-1)!));
-      return Promise.all(
-        files.map(async ({ gguf, prefill, decode }) => {
-          const model = await openModel(gguf);
-          const { blocks, vocabSize } = model.config;
-          await model.close();
-          // A drift that touches all alike cancels only in part; here there is none, but rounds differ.
-          const rounds = (seconds: number) => Array.from({ length: repeats }, () => seconds);
-          return {
-            prefill: prefill.map((tokens) => rounds(trueSeconds(blocks, vocabSize, { depth: 0, batch: 1 }, tokens))),
-            decode: decode.map((point) => rounds(trueSeconds(blocks, vocabSize, point))),
-          };
-        }),
-      );
-    },
-  };
-  return { timer, calls };
-}
 
 function requestOf(changes: Partial<MeasureCostsRequest> = {}): MeasureCostsRequest {
   return {
@@ -74,6 +39,22 @@ describe("many copies less few", () => {
       ),
     ).toEqual([3, 4]);
     expect(perCopy([[10, 12]], 0)).toEqual([10, 12]);
+  });
+
+  test("the parent gives the level: what its blocks take more than the few, over what the copies say", () => {
+    const interval = (mean: number) => ({ mean, low: mean, high: mean, n: 2 });
+    const times = (prefill: number, decode: number) => ({
+      prefill: [{ tokens: 64, seconds: interval(prefill) }],
+      decode: [{ batch: 1, depth: 64, seconds: interval(decode) }],
+    });
+    // Fixed costs of 5; blocks of 1 + 2 by their copies that really take 1.5 (prompt) and 2 (step) times as long.
+    const halves = (blocks: number) => Array.from({ length: blocks }, () => [times(1, 1), times(2, 2)]).flat();
+    const whole = { few: times(5 + 2 * 4.5, 5 + 2 * 6), whole: times(5 + 4 * 4.5, 5 + 4 * 6) };
+    const anchor = anchorOf(whole, [halves(2), halves(4)]);
+    expect(anchor).toEqual({ prefill: 1.5, decode: 2 });
+    expect(scaled(times(2, 2), anchor)).toEqual(times(3, 4));
+    expect(anchorOf(whole, [halves(4), halves(4)])).toEqual({ prefill: 1, decode: 1 });
+    expect(anchorOf({ few: whole.whole, whole: whole.few }, [halves(2), halves(4)])).toEqual({ prefill: 1, decode: 1 });
   });
 
   test("give every half its own seconds, and the rest is fixed", async () => {

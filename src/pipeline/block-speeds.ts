@@ -18,7 +18,7 @@ import {
 } from "../plan/index.js";
 import type { Space } from "../puzzle/index.js";
 import { fewBlocks, fillerWidth, halfUnit, parentBlock, randomModel, type Unit, wholeUnit } from "./block-files.js";
-import { depthsOf, pointsOf, subtract, timesOf } from "./block-times.js";
+import { anchorOf, depthsOf, pointsOf, scaled, subtract, timesOf } from "./block-times.js";
 import { type MachineFacts, machineFacts } from "./machine-facts.js";
 import { type Artifact, isStored, type Store } from "./store.js";
 import { packageVersion } from "./version.js";
@@ -60,7 +60,7 @@ export interface MeasuredCosts {
 export const defaultScenario: Scenario = { input: 512, output: 128, batch: 1 };
 
 /** Raised when what is measured, or how, changes. */
-const version = 3;
+const version = 4;
 
 /**
  * Measures what the store does not have yet: all files in turns, round by round, so that a drift of the machine touches all
@@ -126,7 +126,9 @@ async function createJob(request: MeasureCostsRequest, llama: Timer): Promise<Jo
       Array.from({ length: fewBlocks(parent, options) }, () => base),
       options,
     ),
-    ...Object.entries(whole).map(([name, blocks]) => wholeUnit(parent, name, [...blocks], options)),
+    ...Object.entries({ [parentName]: parent.blocks, ...whole }).map(([name, blocks]) =>
+      wholeUnit(parent, name, [...blocks], options),
+    ),
   ];
   const { blocks: _blocks, modelType: _modelType, family: _family, ...shape } = parent;
   const { processor, platform } = machine;
@@ -158,6 +160,7 @@ async function createJob(request: MeasureCostsRequest, llama: Timer): Promise<Jo
 }
 
 const fixedName = "model of few blocks";
+const parentName = "parent";
 const fillerName = `ffn swiglu ${fillerWidth}`;
 
 /** Every half that may stand somewhere, each once; those that are nothing left out. */
@@ -318,17 +321,17 @@ function tableOf(job: Job, times: ReadonlyMap<string, MeasuredTimes>): CostTable
   const { hiddenSize, heads, headDim, vocabSize } = parent;
   const { processor, memoryBytes, platform } = machine;
   const filler = times.get(fillerName)!;
-  const shapes = job.halves.map((half) => {
+  const halves = job.halves.map((half) => {
     const measured = times.get(nameOf(half))!;
     // Attention is timed with a filler behind it.
     const net = half.config.kind !== "swiglu" ? subtract(measured, [filler]) : measured;
     return { part: half.part, id: subBlockId(half), config: half.config, ...net } as MeasuredShape;
   });
-  const own = ({ part, config }: SubBlock) =>
-    shapes.find((shape) => shape.part === part && subBlockId(shape) === subBlockId({ part, config } as SubBlock))!;
-  const { attention, ffn } = parentBlock(parent);
-  const block = [own({ part: "attention", config: attention }), own({ part: "ffn", config: ffn })];
   const copies = fewBlocks(parent, { type, cacheBytes: machine.cacheBytes });
+  const few = Array.from({ length: copies }, () => parentBlock(parent));
+  const [fewTimes, wholeTimes] = [times.get(fixedName)!, times.get(parentName)!];
+  const timesOfBlocks = (blocks: readonly BlockConfig[]) => blocks.flatMap((block) => halvesIn(halves, block));
+  const anchor = anchorOf({ few: fewTimes, whole: wholeTimes }, [few, parent.blocks].map(timesOfBlocks));
   return {
     kind: "espalier-costs",
     espalier: packageVersion(),
@@ -336,8 +339,21 @@ function tableOf(job: Job, times: ReadonlyMap<string, MeasuredTimes>): CostTable
     versions,
     type,
     parent: { hiddenSize, heads, headDim, vocabSize },
-    shapes,
-    filler,
-    fixed: subtract(times.get(fixedName)!, block, copies),
+    shapes: halves.map((half) => ({ ...half, ...scaled(half, anchor) })),
+    filler: scaled(filler, anchor),
+    fixed: subtract(
+      fewTimes,
+      timesOfBlocks([parentBlock(parent)]).map((half) => scaled(half, anchor)),
+      copies,
+    ),
+    anchor,
   };
+}
+
+function halvesIn(shapes: readonly MeasuredShape[], { attention, ffn }: BlockConfig): MeasuredShape[] {
+  const wanted: SubBlock[] = [
+    { part: "attention", config: attention },
+    { part: "ffn", config: ffn },
+  ];
+  return wanted.flatMap((half) => shapes.find(({ part, id }) => part === half.part && id === subBlockId(half)) ?? []);
 }

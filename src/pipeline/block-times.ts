@@ -47,6 +47,46 @@ export function doubtsOf({ shapes }: CostTable): string[] {
   ];
 }
 
+/**
+ * By how much more time blocks take in the parent itself than in files of copies. What the parent takes more than a model
+ * of a few of its blocks rests on many blocks at once, so it is known better than any one of them: it gives the level, the
+ * copies the proportions. 1 where the parent is no deeper than the few, or noise leaves nothing.
+ *
+ * @param halves the copies' times of every half of the few blocks, and of every half of the parent
+ */
+export function anchorOf(
+  { few, whole }: { few: MeasuredTimes; whole: MeasuredTimes },
+  halves: readonly (readonly MeasuredTimes[])[],
+): { prefill: number; decode: number } {
+  const [ofFew, ofWhole] = halves as [MeasuredTimes[], MeasuredTimes[]];
+  const factor = (secondsOf: (times: MeasuredTimes) => number[]) => {
+    const total = (times: readonly MeasuredTimes[]) => times.flatMap(secondsOf).reduce((sum, value) => sum + value, 0);
+    const found = (total([whole]) - total([few])) / (total(ofWhole) - total(ofFew));
+    return ofWhole.length > ofFew.length && found > 0 && Number.isFinite(found) ? found : 1;
+  };
+  return {
+    prefill: factor(({ prefill }) => prefill.map(({ seconds }) => seconds.mean)),
+    decode: factor(({ decode }) => decode.map(({ seconds }) => seconds.mean)),
+  };
+}
+
+/** Times of the same points, each kind by its factor. */
+export function scaled<Times extends MeasuredTimes>(
+  times: Times,
+  { prefill, decode }: { prefill: number; decode: number },
+): Pick<Times, "prefill" | "decode"> {
+  const by = (factor: number, { mean, low, high, n }: Interval): Interval => ({
+    mean: factor * mean,
+    low: factor * low,
+    high: factor * high,
+    n,
+  });
+  return {
+    prefill: times.prefill.map((entry) => ({ ...entry, seconds: by(prefill, entry.seconds) })),
+    decode: times.decode.map((entry) => ({ ...entry, seconds: by(decode, entry.seconds) })),
+  };
+}
+
 /** a - factor * (b + c + ...), point by point; the intervals of independent means add as squares. */
 export function subtract(a: MeasuredTimes, others: readonly MeasuredTimes[], factor = 1): MeasuredTimes {
   const less = (value: Interval, taken: readonly Interval[]): Interval => {

@@ -61,6 +61,10 @@ export const costTableSchema = z
       .object(times)
       .describe("The feed-forward of zeros that a GGUF file needs after an attention without one."),
     fixed: z.object(times).describe("Embedding, last norm, head and what every evaluation costs besides blocks."),
+    anchor: z
+      .object({ prefill: z.number().positive(), decode: z.number().positive() })
+      .optional()
+      .describe("By how much more time blocks took in the parent itself than in files of copies; in all times above."),
   })
   .describe("Costs of sub-blocks, measured.");
 

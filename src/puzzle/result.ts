@@ -46,6 +46,7 @@ const childSchema = z.looseObject({
       kl: interval,
       klAboveChild: interval.optional().describe("Its KL minus the child's, paired by sequence."),
       klBeforeDistillation: interval.optional(),
+      klAboveChildBeforeDistillation: interval.optional().describe("The same before either was distilled."),
       distilled: z.boolean().optional().describe("False: `kl` and `perplexity` are those before distillation."),
       perplexity: z.number().positive(),
     }),

@@ -161,9 +161,14 @@ function render(table: CostTable, config: ModelConfig, { input, batch }: Scenari
       ["", `prefill ${input}`, "ms", "share", ...depths.flatMap((depth) => [`decode @${depth}`, "us"]), "share"],
       ...rows,
     ]),
+    ...(table.anchor ? ["", renderAnchor(table.anchor)] : []),
     ...(batch > 1 ? ["", `a decoding step gives ${batch} sequences a token`] : []),
     ...(checks.length > 0 ? ["", "sums against whole models, in the same rounds:", ...checks.map(renderCheck)] : []),
   ].join("\n");
+}
+
+function renderAnchor({ prefill, decode }: NonNullable<CostTable["anchor"]>): string {
+  return `blocks take ${prefill.toFixed(2)} (prompt) and ${decode.toFixed(2)} (step) times as long in the parent as in files of copies; the times above are those in the parent`;
 }
 
 const prefillOf = ({ prefill }: MeasuredTimes) => prefill[0]!.seconds.mean;

@@ -3,6 +3,7 @@ import { digestJson, type Interval, pairedInterval, readJson, writeJsonAtomic } 
 import {
   architectureOf,
   type Baseline,
+  type Library,
   meanByKind,
   openBlockLibrary,
   type Settled,
@@ -20,6 +21,8 @@ export interface SettledChoice extends Settled {
 
 export interface SettleWork {
   scored: Scored;
+  /** Scores and the costs that the child bounds. */
+  library: Library;
   plan: ChildPlan;
   fixed: Record<string, number>;
   baselines: readonly Baseline[];
@@ -28,11 +31,11 @@ export interface SettleWork {
 /** Measures the best candidates whole and searches again with corrected scores until the choice stands. */
 export async function settleCandidates(
   context: RunContext,
-  { scored, plan, fixed, baselines }: SettleWork,
+  { scored, library, plan, fixed, baselines }: SettleWork,
 ): Promise<SettledChoice> {
   const { recipe, store, parent, parentDigest, engine, onEvent, signal } = context;
   const { text, captured } = scored.scoring;
-  const { library, variants, scoresArtifact } = scored;
+  const { variants, scoresArtifact } = scored;
   const { solutions, minDistance } = recipe.search;
   const also = baselines.filter(({ kind }) => kind !== "random").map(({ choice }) => choice);
   const artifact = await store.produce(

@@ -9,6 +9,7 @@ import {
   buildSpace,
   choiceOf,
   chooseBaselines,
+  type Library,
   predictedKl,
   type SearchResult,
   type Space,
@@ -66,9 +67,13 @@ const sweepPoints = 12;
 /** Chooses a child's blocks under its bounds, and its baselines' under the same. */
 export async function searchBlocks(context: RunContext, scored: Scored, plan: ChildPlan): Promise<Searched> {
   const { recipe, store, costs, parent } = context;
-  const { library, scoresArtifact } = scored;
+  const { scoresArtifact } = scored;
   const { bounds } = plan;
-  const fixed = Object.fromEntries(Object.entries(costs).map(([name, cost]) => [name, cost.fixed]));
+  const swept = sweptCosts(context, plan);
+  // No other cost, so that another child's leave this search as it was.
+  const library = withCosts(scored.library, [...Object.keys(bounds), ...swept]);
+  const fixedOf = (names: readonly string[]) => Object.fromEntries(names.map((name) => [name, costs[name]!.fixed]));
+  const fixed = fixedOf([...new Set([...Object.keys(bounds), ...swept])]);
   const artifact = await store.produce(
     {
       stage: `search/${plan.name}`,
@@ -86,7 +91,7 @@ export async function searchBlocks(context: RunContext, scored: Scored, plan: Ch
         });
         if (result.reason) throw infeasible(result.reason, context, plan.name);
         const frontiers: Frontier[] = [];
-        for (const name of sweptCosts(context, plan)) frontiers.push(await sweep(context, library, fixed, name));
+        for (const name of swept) frontiers.push(await sweep(context, library, fixed, name));
         const uniform = recipe.baselines.includes("uniform") ? uniformWidth(context, plan) : undefined;
         const kinds = recipe.baselines.filter((kind) => kind !== "uniform" || uniform === undefined);
         const baselines = chooseBaselines(library, { max: bounds, fixed, seed: recipe.seed, kinds });
@@ -103,7 +108,13 @@ export async function searchBlocks(context: RunContext, scored: Scored, plan: Ch
   );
   const file = (await readJson(join(artifact.directory, "search.json"))) as SearchFile;
   const { result, baselines, frontiers, uniformWidth: width } = file;
-  const settled = await settleCandidates(context, { scored, plan, fixed, baselines });
+  const settled = await settleCandidates(context, {
+    scored,
+    library: withCosts(library, Object.keys(bounds)),
+    plan,
+    fixed: fixedOf(Object.keys(bounds)),
+    baselines,
+  });
   const candidate = (name: string, role: Candidate["role"], choice: Record<string, string>): Candidate => ({
     name,
     key: role === "child" ? name : keyOf(context, plan, name),
@@ -123,6 +134,15 @@ export async function searchBlocks(context: RunContext, scored: Scored, plan: Ch
     settled,
     frontiers,
   };
+}
+
+/** The same scores with some of the costs. */
+function withCosts(library: Library, names: readonly string[]): Library {
+  const kept = (stats: Record<string, number>) =>
+    Object.fromEntries(Object.entries(stats).filter(([name]) => names.includes(name)));
+  const variantsOf = (variants: Library[string]) =>
+    Object.fromEntries(Object.entries(variants).map(([id, own]) => [id, { ...own, stats: kept(own.stats) }]));
+  return Object.fromEntries(Object.entries(library).map(([layer, variants]) => [layer, variantsOf(variants)]));
 }
 
 function keyOf({ children }: RunContext, { name }: ChildPlan, baseline: string): string {
