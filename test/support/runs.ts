@@ -97,6 +97,7 @@ export function sleep(milliseconds: number): Promise<void> {
  */
 export const measurements: { files: RegExp; keys: readonly string[] }[] = [
   { files: /\/search-[^/]*\/search\.json$/, keys: ["seconds"] },
+  { files: /\/probe-[^/]*\/probe\.json$/, keys: ["seconds", "rate"] },
   { files: /\/speed-[^/]*\/speed\.json$/, keys: ["prefill", "decode"] },
   { files: /out\/result\.json$/, keys: ["seconds", "peakRssBytes", "cached", "speed", "path"] },
 ];
@@ -124,7 +125,7 @@ function digestOf(file: string, bytes: Uint8Array): string {
   if (keys) return digestJson(without(parse(bytes), (key) => keys.includes(key)));
   // A manifest holds the digests of its stage's files: those of measurements differ with them.
   if (file.endsWith("/manifest.json"))
-    return digestJson(without(parse(bytes), (key) => key === "search.json" || key === "speed.json"));
+    return digestJson(without(parse(bytes), (key) => ["search.json", "probe.json", "speed.json"].includes(key)));
   return sha256(bytes);
 }
 
