@@ -1,4 +1,5 @@
 /** @module llama.cpp on this machine, for checking exports, measuring speed and generating. */
+import { stat } from "node:fs/promises";
 import { EspalierError, fileExists, type Interval, meanInterval } from "../base/index.js";
 import { type CallOptions, createClient } from "./client.js";
 import type {
@@ -10,6 +11,7 @@ import type {
   TimedFile,
   TimeSamples,
 } from "./protocol.js";
+import { threadsForBytes } from "./threads.js";
 
 export interface LlamaCppOptions {
   /** Compute layer. Defaults to false: the CPU. */
@@ -27,8 +29,12 @@ export interface LogitsOptions {
 export interface MeasureOptions {
   /** Tokens of the prompt that is timed as prefill. Defaults to 512. */
   promptTokens?: number;
-  /** Tokens evaluated one by one after the prompt. Defaults to 64. */
+  /** A step is timed right after the prompt and after so many tokens more; its time is the mean of both. Defaults to 64. */
   generateTokens?: number;
+  /** Threads of every evaluation. Defaults to the instance's own, else to what the first model's size asks for. */
+  threads?: number;
+  /** Threads of a decoding step. Defaults to `threads`. */
+  stepThreads?: number;
   /** Timed rounds, after one that warms up. Defaults to 5. */
   repeats?: number;
   /** A sample repeats its work until it has lasted this long. Defaults to 0.1. */
@@ -45,12 +51,13 @@ export interface Speed {
   decode: Interval;
   /** The rates behind the intervals, round by round; models measured together have the same rounds. */
   samples: { prefill: number[]; decode: number[] };
-  /** Threads that were used. */
+  /** Threads that were used for prompts, and for steps. */
   threads: number;
+  stepThreads: number;
 }
 
 export interface TimeOptions {
-  /** Threads of every evaluation: a small file stands for a larger model here, so its own size decides nothing. */
+  /** Threads of every evaluation, unless a file has its own for steps: a small file stands for a larger model here, so its own size decides nothing. */
   threads: number;
   /** Timed rounds, after one that warms up. Defaults to 5. */
   repeats?: number;
@@ -110,6 +117,16 @@ export interface LlamaCpp {
   dispose(): Promise<void>;
 }
 
+/** Tokens a second, round by round. */
+function ratesOf(
+  { prefill, decode }: TimeSamples,
+  promptTokens: number,
+): Pick<Speed, "prefill" | "decode" | "samples"> {
+  const prompts = prefill[0]!.map((seconds) => promptTokens / seconds);
+  const steps = decode[0]!.map((_, round) => decode.length / decode.reduce((sum, own) => sum + own[round]!, 0));
+  return { prefill: meanInterval(prompts), decode: meanInterval(steps), samples: { prefill: prompts, decode: steps } };
+}
+
 /** Nothing is started until the first call. */
 export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {}): LlamaCpp {
   const client = createClient({ gpu, threads } satisfies ContextOptions);
@@ -122,26 +139,32 @@ export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {
     await client.call("logits", params, gguf, callOptions(signal, onPart));
   };
 
-  const measureMany: LlamaCpp["measureMany"] = async (ggufs, options = {}) => {
-    const { promptTokens = 512, generateTokens = 64, repeats = 5, sampleSeconds = 0.1, seed = 1 } = options;
-    for (const gguf of ggufs) await checkFile(gguf);
-    const params = { ggufs: [...ggufs], promptTokens, generateTokens, repeats, sampleSeconds, seed };
-    const onPart = ({ done, total }: { done: number; total: number }) => options.onProgress?.(done, total);
-    const samples = await client.call("measure", params, ggufs.join(", "), callOptions(options.signal, onPart));
-    return samples.map(({ threads: used, prefill, decode }) => ({
-      prefill: meanInterval(prefill),
-      decode: meanInterval(decode),
-      samples: { prefill, decode },
-      threads: used,
-    }));
-  };
-
   const timeMany: LlamaCpp["timeMany"] = async (files, { threads: used, signal, onProgress, ...options }) => {
     const { repeats = 5, sampleSeconds = 0.1, seed = 1 } = options;
     for (const { gguf } of files) await checkFile(gguf);
     const params = { files: [...files], repeats, sampleSeconds, seed, threads: used };
     const onPart = ({ done, total }: { done: number; total: number }) => onProgress?.(done, total);
     return client.call("time", params, files.map(({ gguf }) => gguf).join(", "), callOptions(signal, onPart));
+  };
+
+  const version: LlamaCpp["version"] = ({ signal } = {}) =>
+    client.call("version", {}, "llama.cpp", signal ? { signal } : {});
+
+  const threadsOf = async (gguf: string, signal?: AbortSignal) => {
+    await checkFile(gguf);
+    if (threads > 0) return threads;
+    const { mathCores } = await version(signal ? { signal } : {});
+    return threadsForBytes((await stat(gguf)).size, mathCores);
+  };
+
+  const measureMany: LlamaCpp["measureMany"] = async (ggufs, options = {}) => {
+    const { promptTokens = 512, generateTokens = 64, signal } = options;
+    const used = options.threads ?? (await threadsOf(ggufs[0]!, signal));
+    const { stepThreads = used } = options;
+    const decode = [promptTokens, promptTokens + generateTokens].map((depth) => ({ batch: 1, depth }));
+    const files = ggufs.map((gguf) => ({ gguf, prefill: [promptTokens], decode, stepThreads }));
+    const samples = await timeMany(files, { ...options, threads: used });
+    return samples.map((own) => ({ ...ratesOf(own, promptTokens), threads: used, stepThreads }));
   };
 
   const tokenizeMany: LlamaCpp["tokenizeMany"] = async (gguf, texts, { special = false, signal } = {}) => {
@@ -173,7 +196,7 @@ export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {
     },
     tokenizeMany,
     tokenize: async (gguf, text, options) => (await tokenizeMany(gguf, [text], options))[0]!,
-    version: ({ signal } = {}) => client.call("version", {}, "llama.cpp", signal ? { signal } : {}),
+    version,
     dispose: () => client.dispose(),
   };
 }

@@ -13,6 +13,8 @@ export interface NativeContext {
   /** Returns where in the batch the asked logits are. */
   addToBatch(sequence: number, firstPosition: number, tokens: Uint32Array, logitIndexes: Uint32Array): Uint32Array;
   decodeBatch(): Promise<void>;
+  /** Threads of the evaluations from here on. */
+  setThreads(threads: number): void;
   /** Copies the cache of a sequence, cell by cell: sequences of a context share none. */
   copySequenceStateFromOtherSequence(target: number, source: number): Promise<number>;
   disposeSequence(sequence: number): void;

@@ -19,24 +19,6 @@ export interface LogitsPart {
   values: Float32Array;
 }
 
-export interface MeasureParams {
-  ggufs: string[];
-  promptTokens: number;
-  generateTokens: number;
-  repeats: number;
-  /** A sample repeats its work until it has lasted this long, so that tiny models are not lost in clock noise. */
-  sampleSeconds: number;
-  seed: number;
-}
-
-/** Tokens per second of each repeat. */
-export interface MeasureSamples {
-  /** Threads that were used. */
-  threads: number;
-  prefill: number[];
-  decode: number[];
-}
-
 /** Sequences that one batch decodes together, each with so many tokens before the one that is evaluated. */
 export interface DecodePoint {
   batch: number;
@@ -49,6 +31,8 @@ export interface TimedFile {
   /** Lengths of prompts, in tokens; a prompt is evaluated alone, in batches of up to 512. */
   prefill: number[];
   decode: DecodePoint[];
+  /** Threads of a decoding step. Defaults to those of every evaluation. */
+  stepThreads?: number;
 }
 
 export interface TimeParams {
@@ -87,7 +71,6 @@ export interface Methods {
     part: LogitsPart;
     result: { vocabSize: number };
   };
-  measure: { params: MeasureParams; part: { done: number; total: number }; result: MeasureSamples[] };
   time: { params: TimeParams; part: { done: number; total: number }; result: TimeSamples[] };
   generate: { params: GenerateParams; part: { text: string }; result: Generated };
 }

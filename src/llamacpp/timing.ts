@@ -1,6 +1,6 @@
 /**
- * @module Seconds of prompts and of decoding steps at given depths and batch sizes, for several files in turns. Where
- * `measure` follows one conversation, this rewinds the cache, so that every sample is taken at the same depth.
+ * @module Seconds of prompts and of decoding steps at given depths and batch sizes, for several files in turns. The cache
+ * is rewound, so that every sample is taken at the same depth.
  */
 import type { Llama } from "./binding.js";
 import { createContext, decode, decodeStep, type NativeContext, randomIds, readVocabSize } from "./native-context.js";
@@ -102,6 +102,7 @@ async function createBench(llama: Llama, file: TimedFile, { seed, threads, gpu }
   const batchSize = Math.max(sequences, Math.min(512, longest));
   const options = { contextSize: longest, batchSize, threads, sequences, exact: false };
   const { ctx, dispose } = await createContext(model, options);
+  const { stepThreads = threads } = file;
   const ids = randomIds(longest, await readVocabSize(file.gguf), seed);
   const cache = createCache(ctx, ids, batchSize);
   return {
@@ -115,11 +116,13 @@ async function createBench(llama: Llama, file: TimedFile, { seed, threads, gpu }
       await cache.fill(0, depth);
       for (const sequence of sequences.slice(1)) await cache.copyFirst(sequence);
       const times: number[] = [];
+      ctx.setThreads(stepThreads);
       for (let i = 0; i < stepsInRow; i++) {
         const start = performance.now();
         await cache.step(sequences, depth + i);
         times.push((performance.now() - start) / 1000);
       }
+      ctx.setThreads(threads);
       return times;
     },
     async dispose() {

@@ -14,17 +14,8 @@ import {
   NoBinaryFoundError,
   type Token,
 } from "./binding.js";
-import { copyLogits, createContext, decode, randomIds, readVocabSize } from "./native-context.js";
-import type {
-  ContextOptions,
-  GenerateParams,
-  MeasureParams,
-  MeasureSamples,
-  Methods,
-  Reply,
-  Request,
-} from "./protocol.js";
-import { createRetaking } from "./retake.js";
+import { copyLogits, createContext, decode, readVocabSize } from "./native-context.js";
+import type { ContextOptions, GenerateParams, Methods, Reply, Request } from "./protocol.js";
 import { threadsForBytes } from "./threads.js";
 import { timeFiles } from "./timing.js";
 
@@ -37,7 +28,7 @@ type Handlers = {
   ) => Promise<Methods[M]["result"]>;
 };
 
-const handlers: Handlers = { version, tokenize, logits, measure, time, generate };
+const handlers: Handlers = { version, tokenize, logits, time, generate };
 
 let loaded: { llama: Llama; gpu: ContextOptions["gpu"] } | undefined;
 
@@ -145,94 +136,6 @@ function resolvePositions(positions: Methods["logits"]["params"]["positions"], l
 function checkIds(ids: readonly number[], vocabSize: number, sequence: number): void {
   const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
   if (bad !== undefined) throw new Error(`token id ${bad} in sequence ${sequence}; the vocabulary has ${vocabSize}`);
-}
-
-interface Bench {
-  threads: number;
-  prefill(): Promise<void>;
-  decode(): Promise<void>;
-  dispose(): Promise<void>;
-}
-
-async function measure(
-  params: MeasureParams,
-  context: ContextOptions,
-  send: Send<Methods["measure"]["part"]>,
-): Promise<MeasureSamples[]> {
-  const { ggufs, promptTokens, generateTokens, repeats, sampleSeconds } = params;
-  const benches: Bench[] = [];
-  try {
-    for (const gguf of ggufs) benches.push(await createBench(gguf, params, context));
-    const samples = benches.map(({ threads }): MeasureSamples => ({ threads, prefill: [], decode: [] }));
-    const undisturbed = createRetaking(2 * repeats * benches.length);
-    // Round 0 warms caches and clocks and is thrown away.
-    for (let round = 0; round <= repeats; round++) {
-      // Models take turns, in a new order each round, so that a machine that slows down slows all of them.
-      const order = round % 2 === 0 ? [...benches.keys()] : [...benches.keys()].reverse();
-      for (const at of order) {
-        const { prefill, decode } = benches[at]!;
-        const prefillSeconds = await undisturbed(`prefill ${at}`, () => pace(prefill, promptTokens, sampleSeconds));
-        const decodeSeconds = await undisturbed(`decode ${at}`, () =>
-          pace(decode, generateTokens, sampleSeconds, prefill),
-        );
-        if (round === 0) continue;
-        samples[at]!.prefill.push(1 / prefillSeconds);
-        samples[at]!.decode.push(1 / decodeSeconds);
-      }
-      send({ done: round, total: repeats });
-    }
-    return samples;
-  } finally {
-    for (const bench of benches) await bench.dispose();
-  }
-}
-
-/** Seconds per token of `work`, repeated until it has lasted `seconds`; `prepare` runs before each, outside the clock. */
-async function pace(
-  work: () => Promise<void>,
-  tokens: number,
-  seconds: number,
-  prepare: () => Promise<void> = async () => {},
-): Promise<number> {
-  let elapsed = 0;
-  let done = 0;
-  do {
-    await prepare();
-    const start = performance.now();
-    await work();
-    elapsed += (performance.now() - start) / 1000;
-    done += tokens;
-  } while (elapsed < seconds);
-  return elapsed / done;
-}
-
-/** As llama-bench does: random tokens, logits of the last one only. Decoding goes on after the prompt. */
-async function createBench(gguf: string, params: MeasureParams, options: ContextOptions): Promise<Bench> {
-  const { promptTokens, generateTokens, seed } = params;
-  const vocabSize = await readVocabSize(gguf);
-  const ids = randomIds(promptTokens + generateTokens, vocabSize, seed);
-  const llama = await llamaFor(options);
-  const model = await llama.loadModel({ modelPath: gguf, ...(options.gpu === false ? { gpuLayers: 0 } : {}) });
-  const threads = await threadsFor(gguf, options, llama);
-  const batchSize = Math.min(512, promptTokens);
-  const { ctx, dispose } = await createContext(model, { contextSize: ids.length, batchSize, threads, exact: false });
-  return {
-    threads,
-    async prefill() {
-      ctx.disposeSequence(0);
-      for (let start = 0; start < promptTokens; start += batchSize) {
-        const end = Math.min(start + batchSize, promptTokens);
-        await decode(ctx, ids, start, end, end === promptTokens ? [end - 1] : []);
-      }
-    },
-    async decode() {
-      for (let at = promptTokens; at < ids.length; at++) await decode(ctx, ids, at, at + 1, [at]);
-    },
-    async dispose() {
-      await dispose();
-      await model.dispose();
-    },
-  };
 }
 
 async function time(

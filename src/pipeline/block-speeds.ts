@@ -3,12 +3,11 @@ import { rm } from "node:fs/promises";
 import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { digestJson, ignoreEvents, type OnEvent, readJson, writeJsonAtomic } from "../base/index.js";
-import { createLlamaCpp, type LlamaCpp, type TimedFile, threadsForBytes } from "../llamacpp/index.js";
+import { createLlamaCpp, type LlamaCpp, type TimedFile } from "../llamacpp/index.js";
 import { type BlockConfig, type ModelConfig, writeGguf } from "../models/index.js";
 import {
   type CostTable,
   checkCostTable,
-  ggufBytes,
   type MeasuredShape,
   type MeasuredTimes,
   type Scenario,
@@ -20,6 +19,7 @@ import type { Space } from "../puzzle/index.js";
 import { fewBlocks, fillerWidth, halfUnit, parentBlock, randomModel, type Unit, wholeUnit } from "./block-files.js";
 import { anchorOf, depthsOf, pointsOf, scaled, subtract, timesOf } from "./block-times.js";
 import { type MachineFacts, machineFacts } from "./machine-facts.js";
+import { chooseThreads, type Threads } from "./step-threads.js";
 import { type Artifact, isStored, type Store } from "./store.js";
 import { packageVersion } from "./version.js";
 
@@ -33,7 +33,7 @@ export interface MeasureCostsRequest {
   scenarios?: readonly Scenario[];
   /** Timed rounds after one that warms up, at least 2. Defaults to 5. */
   repeats?: number;
-  /** Threads of one evaluation. Defaults to what the parent in this type would be run with. */
+  /** Threads of one evaluation. Defaults to what the parent in this type is run with, steps by a trial of their own. */
   threads?: number | undefined;
   /** A sample repeats its work until it has lasted this long, in seconds. Defaults to 0.1. */
   sampleSeconds?: number;
@@ -60,7 +60,7 @@ export interface MeasuredCosts {
 export const defaultScenario: Scenario = { input: 512, output: 128, batch: 1 };
 
 /** Raised when what is measured, or how, changes. */
-const version = 4;
+const version = 5;
 
 /**
  * Measures what the store does not have yet: all files in turns, round by round, so that a drift of the machine touches all
@@ -92,7 +92,7 @@ export async function measureCosts(request: MeasureCostsRequest): Promise<Measur
 interface Job extends Required<Omit<MeasureCostsRequest, "config" | "space" | "threads">> {
   parent: ModelConfig;
   machine: MachineFacts;
-  threads: number;
+  threads: Threads;
   versions: CostTable["versions"];
   halves: SubBlock[];
   units: Unit[];
@@ -111,9 +111,10 @@ async function createJob(request: MeasureCostsRequest, llama: Timer): Promise<Jo
     sampleSeconds = 0.1,
   } = request;
   const machine = await machineFacts();
-  const { package: binding, llamaCpp, mathCores } = await llama.version({ signal: request.signal });
+  const { package: binding, llamaCpp } = await llama.version({ signal: request.signal });
   const versions = { "llama.cpp": llamaCpp, "node-llama-cpp": binding };
-  const threads = request.threads ?? threadsForBytes(ggufBytes(parent, type), mathCores);
+  const depth = scenarios[0]!.input;
+  const threads = await chooseThreads({ ...request, config: parent, type, depth, llama });
   const options = { type, cacheBytes: machine.cacheBytes };
   const halves = halvesOf(parent, space);
   const base = parentBlock(parent);
@@ -135,7 +136,7 @@ async function createJob(request: MeasureCostsRequest, llama: Timer): Promise<Jo
   const key = {
     espalier: packageVersion(),
     versions,
-    machine: { processor, platform, threads },
+    machine: { processor, platform, ...threads },
     type,
     shape,
     repeats,
@@ -248,11 +249,11 @@ async function measureGroup(job: Job, group: ReadonlyMap<Unit, Scenario[]>, dire
         const path = join(directory, `${name}.gguf`);
         paths.push(path);
         await writeGguf(randomModel(config), path, { type: job.type, overwrite: true, signal });
-        files.push({ gguf: path, ...pointsOf(unit, scenarios) });
+        files.push({ gguf: path, ...pointsOf(unit, scenarios), stepThreads: threads.stepThreads });
       }
     }
     const samples = await llama.timeMany(files, {
-      threads,
+      threads: threads.threads,
       repeats,
       sampleSeconds: job.sampleSeconds,
       signal,
@@ -335,7 +336,7 @@ function tableOf(job: Job, times: ReadonlyMap<string, MeasuredTimes>): CostTable
   return {
     kind: "espalier-costs",
     espalier: packageVersion(),
-    machine: { processor, threads, memoryBytes, platform },
+    machine: { processor, ...threads, memoryBytes, platform },
     versions,
     type,
     parent: { hiddenSize, heads, headDim, vocabSize },

@@ -40,6 +40,8 @@ export interface BaseContext {
   tokenizer: Tokenizer;
   space: Space;
   llama: LlamaCpp;
+  /** Threads that were asked for. */
+  threads?: number | undefined;
   close(): Promise<void>;
 }
 
@@ -71,6 +73,7 @@ async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Pr
   const llama = createLlamaCpp(threads === undefined ? {} : { threads });
   return {
     recipe,
+    threads,
     store: freeingStore(openStore(store), runtime),
     onEvent,
     signal,

@@ -86,11 +86,20 @@ function pricesOf(
 }
 
 async function costTable(context: BaseContext, speeds: readonly Speed[]): Promise<CostTable> {
-  const { recipe, parent, space, store, onEvent, signal } = context;
+  const { recipe, parent, space, threads, store, onEvent, signal } = context;
   const { type, costs } = recipe;
   if (costs) return readCosts(context, costs);
   const scenarios = scenariosOf(recipe, speeds);
-  const { table } = await measureCosts({ config: parent.config, space, type, scenarios, store, onEvent, signal });
+  const { table } = await measureCosts({
+    config: parent.config,
+    space,
+    type,
+    scenarios,
+    threads,
+    store,
+    onEvent,
+    signal,
+  });
   for (const message of doubtsOf(table)) onEvent({ event: "notice", level: "warning", message });
   return table;
 }

@@ -46,6 +46,7 @@ export const costTableSchema = z
     machine: z.object({
       processor: z.string(),
       threads: count.describe("Threads of one evaluation."),
+      stepThreads: count.optional().describe("Threads of a decoding step, where they are others."),
       memoryBytes: count,
       platform: z.string(),
     }),
