@@ -20,7 +20,7 @@ export function drawArchitecture(
 ): Markup {
   const layers = child.length;
   const labelled = layers <= 16;
-  const slot = labelled ? Math.max(58, Math.min(180, 900 / layers)) : Math.max(11, 920 / layers);
+  const slot = labelled ? Math.max(58, Math.min(180, 900 / layers)) : Math.max(11, 890 / layers);
   const [left, top, height, bottom] = [48, labelled ? 26 : 12, 190, 44];
   const width = left + slot * layers + 6;
   const bars = child.map((block, layer) => drawLayer(block, parent[layer] ?? block, layer, config));
