@@ -33,7 +33,7 @@ export interface RaceOptions {
   rounds?: readonly number[];
   /** Pairs scored together at the end beside the chosen ones: this many for each layer. Defaults to 1. */
   pairsPerLayer?: number;
-  /** Sequences on which pairs are scored; what they cost beside their halves varies little. Defaults to 8. */
+  /** Sequences on which pairs are scored; what they cost beside their halves varies little. Defaults to a quarter, at least 4. */
   pairSequences?: number;
 }
 
@@ -257,7 +257,8 @@ async function racePairs(
   undecided: Undecided,
   report: RaceReport,
 ): Promise<LayerScores[]> {
-  const sequences = Math.min(request.pairSequences ?? 8, request.text.sequences.count);
+  const { count: all } = request.text.sequences;
+  const sequences = Math.min(request.pairSequences ?? Math.max(4, Math.ceil(all / 4)), all);
   let [known, now] = [scores, undecided];
   for (let round = 0; round < pairRounds; round++) {
     const nearest = round === 0 ? (request.pairsPerLayer ?? 1) : 0;

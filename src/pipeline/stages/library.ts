@@ -111,7 +111,7 @@ async function scoreStage(context: RunContext, variants: Artifact, scoring: Scor
     {
       stage: "score",
       title: "KL from the parent with one block replaced",
-      version: 2,
+      version: 3,
       options: { offered: space.layers },
       inputs: { parent: parentDigest, captured, variants },
       async run(directory) {
