@@ -8,7 +8,9 @@ const pages = [
   "README.md",
   "ARCHITECTURE.md",
   "CONTRIBUTING.md",
-  ...readdirSync(repositoryPath("docs")).map((name) => `docs/${name}`),
+  ...readdirSync(repositoryPath("docs"))
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => `docs/${name}`),
 ];
 
 test.each(pages)("the links of %s lead somewhere", (page) => {
