@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
   checkSchema,
+  collectGarbage,
   createAtomicWriter,
   createRng,
   createRngFromState,
@@ -155,6 +156,20 @@ test("the meter sees memory that was held and let go", () => {
   expect(meter.peakBytes() - before).toBeGreaterThan(48 << 20);
   expect(held[5]).toBe(1);
   meter.stop();
+});
+
+test("arrays that nobody holds are freed when asked", async () => {
+  const bytes = () => process.memoryUsage().arrayBuffers;
+  const before = bytes();
+  const held: Uint8Array[] = [];
+  const hold = () => void held.push(new Uint8Array(64 << 20));
+  hold();
+  collectGarbage();
+  expect(bytes() - before).toBeGreaterThan(48 << 20);
+  held.length = 0;
+  collectGarbage();
+  // Another thread sweeps.
+  await expect.poll(() => bytes() - before).toBeLessThan(16 << 20);
 });
 
 test("units", () => {

@@ -18,7 +18,7 @@ export {
   writeFileAtomic,
   writeJsonAtomic,
 } from "./files.js";
-export { createRssMeter, type RssMeter, treeRssBytes } from "./memory.js";
+export { collectGarbage, createRssMeter, type RssMeter, treeRssBytes } from "./memory.js";
 export { createRng, createRngFromState, type Rng, type RngState } from "./rng.js";
 export { checkSchema, z } from "./schema.js";
 export { type Interval, mean, meanInterval, median, pairedInterval, studentT975 } from "./statistics.js";

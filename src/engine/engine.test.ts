@@ -74,6 +74,19 @@ describe("a model with a block of every kind", () => {
     expect(counted.reads.get("model.layers.4.mlp.up_proj.weight")).toBe(2);
   });
 
+  test("weights that stay in memory lie in one buffer, in which a second engine over them finds them", async () => {
+    const { weights } = createEngine(runtime, model).parts;
+    const again = createEngine(runtime, { ...model, weights: { ...model.weights, read: weights.read } }).parts;
+    const names = modelWeights(model.config).map(({ name }) => name);
+    const kept = await Promise.all(names.map((name) => weights.read(name)));
+    for (const [i, name] of names.entries()) {
+      expect(kept[i]).toEqual(await model.weights.read(name));
+      expect(kept[i]!.data.buffer).toBe(kept[0]!.data.buffer);
+      expect((await again.weights.read(name)).data).toBe(kept[i]!.data);
+    }
+    expect(kept[0]!.data.buffer.byteLength).toBe(weights.heldBytes());
+  });
+
   test("one layer over many batches is read once", async () => {
     const counted = randomModel(mixedConfig, 1);
     const engine = createEngine(runtime, counted, { cacheBytes: 0 });

@@ -51,6 +51,7 @@ export function defaultCacheBytes(config: ModelConfig): number {
 export function createWeightCache({ weights, config }: Model, limitBytes: number): WeightCache {
   const held = new Map<string, Promise<F32Tensor>>();
   const near = new Map<number, Promise<Record<string, F32Tensor>>>();
+  const keep = createSlab(Math.min(limitBytes, 4 * modelParameters(config)));
   let bytes = 0;
   let lastRows: { key: string; rows: Promise<F32Tensor> } | undefined;
 
@@ -64,12 +65,13 @@ export function createWeightCache({ weights, config }: Model, limitBytes: number
     const size = sizeInBytes(name);
     if (bytes + size > limitBytes) return reading;
     bytes += size;
-    held.set(name, reading);
+    const keeping = reading.then(keep);
+    held.set(name, keeping);
     // A failed read must not be remembered as the answer.
-    reading.catch(() => {
+    keeping.catch(() => {
       if (held.delete(name)) bytes -= size;
     });
-    return reading;
+    return keeping;
   };
 
   const readRows = async (name: string, from: number, to: number): Promise<F32Tensor> => {
@@ -118,6 +120,25 @@ export function createWeightCache({ weights, config }: Model, limitBytes: number
       if (layer < config.blocks.length && namesOf(layer).every(keeps)) blockOf(layer);
     },
     heldBytes: () => bytes,
+  };
+}
+
+/**
+ * One block of memory for the weights that stay, which goes back to the machine as a whole: in buffers of their own they
+ * lie between activations, and what those leave free stays with the process. Views of larger buffers stay where they are.
+ */
+function createSlab(bytes: number): (tensor: F32Tensor) => F32Tensor {
+  let slab: Float32Array | undefined;
+  let used = 0;
+  return (tensor) => {
+    const { data, shape } = tensor;
+    if (data.byteLength < data.buffer.byteLength) return tensor;
+    slab ??= new Float32Array(Math.floor(bytes / Float32Array.BYTES_PER_ELEMENT));
+    const kept = slab.subarray(used, used + data.length);
+    if (kept.length < data.length) return tensor;
+    used += data.length;
+    kept.set(data);
+    return f32Tensor(shape, kept);
   };
 }
 

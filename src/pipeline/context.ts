@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { digestJson, EspalierError, hashFile, ignoreEvents, type OnEvent } from "../base/index.js";
+import { collectGarbage, digestJson, EspalierError, hashFile, ignoreEvents, type OnEvent } from "../base/index.js";
 import { createEngine, type Engine, rememberForward } from "../engine/index.js";
 import { createLlamaCpp, type LlamaCpp } from "../llamacpp/index.js";
 import { type Model, openModel } from "../models/index.js";
@@ -93,13 +93,15 @@ async function contextOf(parent: Model, recipe: Recipe, options: RunOptions): Pr
   };
 }
 
-/** Sessions keep the activations of their last run; between stages they are let go. */
+/** Sessions keep the activations of their last run, and arrays await their collection; between stages they are let go. */
 function freeingStore(store: Store, runtime: Runtime): Store {
   return {
     ...store,
     async produce(request, context) {
       const artifact = await store.produce(request, context);
-      if (!artifact.cached) await runtime.dispose();
+      if (artifact.cached) return artifact;
+      await runtime.dispose();
+      collectGarbage();
       return artifact;
     },
   };

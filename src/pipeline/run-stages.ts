@@ -42,10 +42,10 @@ interface ChildWork {
 async function runChild(context: RunContext, { prepared, scored, parent, plan }: ChildWork): Promise<ChildRun> {
   const searched = await searchBlocks(context, scored, plan);
   const realised = await makeChild(context, prepared, scored, searched.child);
+  const child = await distil(context, prepared, realised);
   const others: Child[] = [];
   for (const candidate of searched.baselines) others.push(await makeChild(context, prepared, scored, candidate));
   const sliced = await measureSliced(context, prepared, scored, searched.child);
-  const child = await distil(context, prepared, realised);
   const baselines = await distilBaselines(context, prepared, child, others);
   const card = cardOf(context, { prepared, parent, child, plan });
   const { artifact, exports } = await exportChild(context, prepared, { subject: child.subject, card });

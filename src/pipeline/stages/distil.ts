@@ -1,6 +1,6 @@
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { fileExists, formatCount, type Interval, readJson, writeJsonAtomic } from "../../base/index.js";
+import { collectGarbage, fileExists, formatCount, type Interval, readJson, writeJsonAtomic } from "../../base/index.js";
 import { createBatches } from "../../data/index.js";
 import { createEngine, type Engine } from "../../engine/index.js";
 import {
@@ -150,6 +150,7 @@ const isWorkFile = (name: string) => name === checkpointName || name === boxName
 async function readParameters(model: Model): Promise<Parameters> {
   const parameters = createParameters(modelWeights(model.config));
   await loadParameters(parameters, (name) => model.weights.read(name));
+  collectGarbage();
   return parameters;
 }
 
