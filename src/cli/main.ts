@@ -5,6 +5,7 @@ import { withCommonOptions } from "./options.js";
 
 /** Every command, loaded only when it is asked for, so that --help stays quick and needs no native library. */
 const commands: Record<string, { summary: string; load: () => Promise<{ createCommand(): Command }> }> = {
+  plan: { summary: "how large a model is, what it needs, which GPUs run it", load: () => import("./commands/plan.js") },
   run: { summary: "run a recipe (default: recipes/start.json)", load: () => import("./commands/run.js") },
   reshape: { summary: "make a smaller child of a model under a budget", load: () => import("./commands/reshape.js") },
   init: { summary: "write a recipe to start from", load: () => import("./commands/init.js") },

@@ -3,6 +3,7 @@ export { type CanonicalModel, canonicalise } from "./canonical.js";
 export { type CardFacts, renderModelCard } from "./card.js";
 export { chatTemplateOf } from "./chat.js";
 export * from "./config.js";
+export { configFromHub } from "./families/index.js";
 export { buildEmbedding, buildFinalNorm, buildHead, type HeadWeights, headWeightName } from "./heads.js";
 export {
   type BlockOutputs,

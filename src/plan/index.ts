@@ -22,9 +22,18 @@ export {
   reachOf,
   totalCost,
 } from "./costs.js";
+export { decodeSpeed, type SpeedBand } from "./decode-speed.js";
 export { type Forecast, forecastDisk, forecastReshape, type Machine, type ReshapeWork } from "./dry-run.js";
+export { type FileType, fileTypeBytes, fileTypes, needsImatrix, type QuantType, typedTensors } from "./file-types.js";
+export { fitGpu, type GpuFit, listFits } from "./gpu-fit.js";
+export { findGpu, type Gpu, listGpus } from "./gpus.js";
+export { type CacheType, cacheTypes, kvCacheBytesPerToken } from "./kv-cache.js";
+export { type LlamaCppMemory, type LlamaCppUse, llamaCppMemory } from "./llamacpp-memory.js";
 export { measureMachine } from "./machine.js";
 export { forecastMemory, type MemoryForecast, type MemoryWork } from "./memory-forecast.js";
+export { type ModelShape, shapeParameters } from "./model-shape.js";
+export { openPlanned, type PlannedModel, type PlannedSize, plannedSizes } from "./planned-model.js";
+export { shapeFromHub, shapeOf } from "./read-shape.js";
 export {
   fallbacks,
   ggufBlockBytes,

@@ -1,0 +1,75 @@
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { repositoryPath, temporaryDirectory } from "../../base/testing.js";
+import { openModel, writeGguf } from "../../models/index.js";
+import { withCommonOptions } from "../options.js";
+import { createCommand } from "./plan.js";
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  process.exitCode = 0;
+});
+
+async function run(...words: string[]) {
+  const written = { out: "", error: "" };
+  const keep = (key: "out" | "error") => (text: string | Uint8Array) => {
+    written[key] += String(text);
+    return true;
+  };
+  vi.spyOn(process.stdout, "write").mockImplementation(keep("out"));
+  vi.spyOn(process.stderr, "write").mockImplementation(keep("error"));
+  await withCommonOptions(createCommand()).parseAsync(words, { from: "user" });
+  vi.restoreAllMocks();
+  return { ...written, exitCode: process.exitCode ?? 0 };
+}
+
+const parent = repositoryPath("models/stories260K");
+
+describe("espalier plan", () => {
+  test("says the bytes of a file before it is written", async () => {
+    const facts = JSON.parse((await run(parent, "--json")).out);
+    const size = facts.sizes.find(({ type }: { type: string }) => type === "F16");
+    const path = join(temporaryDirectory(), "model.gguf");
+    const model = await openModel(parent);
+    await writeGguf(model, path, { type: "f16" });
+    await model.close();
+    expect(size).toMatchObject({ imatrix: false, headerExact: true, bytes: statSync(path).size });
+    expect(JSON.parse((await run(path, "--json")).out).sizes).toEqual(facts.sizes);
+  });
+
+  test("of a name: sizes, memory and what runs it", async () => {
+    const { out } = await run("llama-3.1-8b");
+    expect(out).toMatch(/Q4_K_M +4,920,739,232 +4\.58 GiB +4\.89/);
+    expect(out).toMatch(/kv cache +1\.00 GiB/);
+    const listed = JSON.parse((await run("llama-3.1-8b", "--gpus", "--json")).out).gpus;
+    expect(listed.find(({ name }: { name: string }) => name === "RTX 4090")).toMatchObject({
+      count: 1,
+      fits: true,
+      type: "Q4_K_M",
+      context: 8192,
+      memoryBytes: 24 * 2 ** 30,
+    });
+  });
+
+  test("of a GPU that is too small: how many layers it holds", async () => {
+    const { out } = await run("llama-3.1-70b", "--gpu", "rtx 4090");
+    expect(out).toMatch(/RTX 4090 +24\.0 GiB +- +\d+ of 80 layers/);
+  });
+
+  test("of several, side by side", async () => {
+    const { out } = await run("llama-3.1-70b", "llama-3.3-nemotron-super-49b");
+    expect(out).toMatch(/kv bytes a token +327,680 +200,704/);
+  });
+
+  test.each([
+    [["llama-3.1-9b"], "did you mean llama-3.1-8b"],
+    [["llama-3.1-8b", "--type", "q4"], "--type: expected one of F32, F16, BF16, Q8_0"],
+    [["llama-3.1-8b", "--cache", "q8_0", "--no-flash-attention"], "llama.cpp cannot quantise values then"],
+    [["llama-3.1-8b", "--gpu", "RTX 4091"], "did you mean RTX 4090"],
+  ])("%j is refused", async (words, message) => {
+    const { error, exitCode } = await run(...words);
+    expect(error).toContain(message);
+    expect(exitCode).toBe(2);
+  });
+});
