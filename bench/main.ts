@@ -26,6 +26,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "peak memory of a run over a parent of 1.2 billion parameters, 16 and 32 layers",
     load: async () => (await import("./memory.js")).memory,
   },
+  "server-model": {
+    what: "modelled tokens/s of a server against the published figures of Nemotron-51B and its parent",
+    load: async () => (await import("./server-model.js")).serverModel,
+  },
   search: {
     what: "seconds and summed KL of slicing, closed form and block distillation",
     load: async () => (await import("./search.js")).search,

@@ -31,9 +31,20 @@ export { type CacheType, cacheTypes, kvCacheBytesPerToken } from "./kv-cache.js"
 export { type LlamaCppMemory, type LlamaCppUse, llamaCppMemory } from "./llamacpp-memory.js";
 export { measureMachine } from "./machine.js";
 export { forecastMemory, type MemoryForecast, type MemoryWork } from "./memory-forecast.js";
+export { modelPage, type PageRow } from "./model-page.js";
 export { type ModelShape, shapeParameters } from "./model-shape.js";
 export { openPlanned, type PlannedModel, type PlannedSize, plannedSizes } from "./planned-model.js";
+export { publishedThroughput } from "./published-throughput.js";
 export { shapeFromHub, shapeOf } from "./read-shape.js";
+export {
+  bestServerSpeed,
+  dividesHeads,
+  type ServerSpeed,
+  type ServerType,
+  type ServerUse,
+  serverSpeed,
+  serverTypes,
+} from "./server-speed.js";
 export {
   fallbacks,
   ggufBlockBytes,

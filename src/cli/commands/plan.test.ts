@@ -62,6 +62,20 @@ describe("espalier plan", () => {
     expect(out).toMatch(/kv bytes a token +327,680 +200,704/);
   });
 
+  test("of a server: parallelism, rate and rent", async () => {
+    const { server } = JSON.parse((await run("llama-3.1-70b", "--server", "H100 SXM", "--json")).out);
+    expect(server).toMatchObject({ gpu: "H100 SXM", type: "fp8", input: 128, output: 1024, tensorParallel: 2 });
+    expect(server.costPerMonth).toBeCloseTo(2 * 2.95 * 730, 6);
+    expect(server.costPerMillionTokens).toBeCloseTo(2.95 / (server.tokensPerSecondPerGpu * 3600e-6), 9);
+    expect((await run("smollm2-135m", "--server", "H100 SXM")).out).toContain("heads do not divide by 2, 4, 8");
+  });
+
+  test("of the page of Nemotron-4-340B: its figures, and the exact ones", async () => {
+    const { out } = await run("nemotron-4-340b", "--page");
+    expect(out).toMatch(/4\.5 +194\.2 GB +191\.8 GB/);
+    expect(out).toMatch(/16 +682\.9 GB +682\.1 GB/);
+  });
+
   test.each([
     [["llama-3.1-9b"], "did you mean llama-3.1-8b"],
     [["llama-3.1-8b", "--type", "q4"], "--type: expected one of F32, F16, BF16, Q8_0"],

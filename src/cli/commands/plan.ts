@@ -1,8 +1,9 @@
 import { Command } from "commander";
-import { EspalierError, formatBytes } from "../../base/index.js";
-import type { GpuFit, LlamaCppUse, PlannedModel, PlannedSize } from "../../plan/index.js";
+import { EspalierError } from "../../base/index.js";
+import type { GpuFit, LlamaCppUse, PlannedModel, ServerUse } from "../../plan/index.js";
 import { positiveInteger } from "../options.js";
 import { type CommandIo, runCommand } from "../output.js";
+import { renderPlan, renderPlans } from "../plan-shown.js";
 
 export function createCommand(): Command {
   return new Command("plan")
@@ -20,13 +21,20 @@ export function createCommand(): Command {
     .option("--no-flash-attention", "llama.cpp without it: values of every layer are as wide as the widest layer's")
     .option("--gpus", "list every GPU, pair and Mac that runs it")
     .option("--gpu <name>", "what of the model this GPU holds")
+    .option("--server <gpu>", "tokens a second of a server of these GPUs, with the best tensor parallelism")
+    .option("--server-type <type>", "weights on the server: bf16, fp8 or int4", "fp8")
+    .option("--input <n>", "tokens of a prompt on the server", positiveInteger, 128)
+    .option("--output <n>", "tokens generated after it", positiveInteger, 1024)
+    .option("--page", "the table of a model page by bits (its rule is fitted), beside what the shapes say")
     .addHelpText(
       "after",
       `
 Examples:
   $ espalier plan llama-3.1-8b --gpus
   $ espalier plan llama-3.1-70b llama-3.3-nemotron-super-49b --type Q4_K_M --context 32768
-  $ espalier plan path/to/model --gpu "RTX 4090"`,
+  $ espalier plan path/to/model --gpu "RTX 4090"
+  $ espalier plan llama-3.1-nemotron-51b llama-3.1-70b --server "H100 SXM" --input 128 --output 1024
+  $ espalier plan nemotron-4-340b --page`,
     )
     .action((models: string[], options: PlanOptions, command: Command) =>
       runCommand(command, (io) => plan(io, models, options)),
@@ -41,15 +49,23 @@ interface PlanOptions {
   flashAttention: boolean;
   gpus?: boolean;
   gpu?: string;
+  server?: string;
+  serverType: string;
+  input: number;
+  output: number;
+  page?: boolean;
 }
 
 async function plan(io: CommandIo, models: readonly string[], options: PlanOptions): Promise<void> {
   const { openPlanned } = await import("../../plan/index.js");
   const use = await checkUse(options);
+  const server = options.server === undefined ? undefined : await checkServer(options);
   const plans: Planned[] = [];
-  for (const model of models) plans.push(await planOne(await openPlanned(model), use, options));
-  io.result(plans.length === 1 ? plans[0]!.facts : plans.map(({ facts }) => facts), () =>
-    plans.length === 1 ? renderOne(plans[0]!, use, options) : renderSideBySide(plans, use),
+  for (const model of models) plans.push(await planOne(await openPlanned(model), { use, server, options }));
+  const [only] = plans;
+  const alone = plans.length === 1;
+  io.result(alone ? only!.facts : plans.map(({ facts }) => facts), () =>
+    alone ? renderPlan(only!) : renderPlans(plans),
   );
 }
 
@@ -69,13 +85,28 @@ function badOption(where: string, expected: string, found: string): EspalierErro
   return new EspalierError({ where, expected, found, exitCode: 2 });
 }
 
-type Use = Awaited<ReturnType<typeof checkUse>>;
-type Planned = Awaited<ReturnType<typeof planOne>>;
+async function checkServer({ serverType, input, output }: PlanOptions): Promise<ServerUse> {
+  const { serverTypes } = await import("../../plan/index.js");
+  if (!(serverType in serverTypes)) {
+    throw badOption("--server-type", `one of ${Object.keys(serverTypes).join(", ")}`, serverType);
+  }
+  return { type: serverType as keyof typeof serverTypes, input, output };
+}
 
-async function planOne(model: PlannedModel, use: Use, { gpus, gpu }: PlanOptions) {
-  const { findGpu, fitGpu, kvCacheBytesPerToken, listFits, llamaCppMemory, plannedSizes } = await import(
+type Use = Awaited<ReturnType<typeof checkUse>>;
+export type Planned = Awaited<ReturnType<typeof planOne>>;
+
+interface Asked {
+  use: Use;
+  server: ServerUse | undefined;
+  options: PlanOptions;
+}
+
+async function planOne(model: PlannedModel, { use, server, options }: Asked) {
+  const { findGpu, fitGpu, kvCacheBytesPerToken, listFits, llamaCppMemory, modelPage, plannedSizes } = await import(
     "../../plan/index.js"
   );
+  const { gpus, gpu, page } = options;
   const { shape, name, parameters, source } = model;
   const memory = llamaCppMemory(shape, use);
   const asked = gpu === undefined ? [] : [fitGpu(shape, use, findGpu(gpu))];
@@ -91,11 +122,32 @@ async function planOne(model: PlannedModel, use: Use, { gpus, gpu }: PlanOptions
       bytesPerToken: kvCacheBytesPerToken(shape, use),
       bytesPerTokenWithoutFlashAttention: kvCacheBytesPerToken(shape, { ...use, flashAttention: false }),
     },
-    use: { ...use, imatrix: undefined },
+    use,
     memory,
     gpus: fits.map((fit) => gpuFacts(fit, use)),
+    ...(server && { server: await serverFacts(model, server, options.server!) }),
+    ...(page && { page: modelPage(shape) }),
   };
-  return { facts, fits, model };
+  return { facts, fits, listed: gpus === true || gpu !== undefined };
+}
+
+/** Rent of a month, every hour of it. */
+const hoursOfMonth = 730;
+
+async function serverFacts({ shape }: PlannedModel, use: ServerUse, name: string) {
+  const { bestServerSpeed, dividesHeads, findGpu } = await import("../../plan/index.js");
+  const gpu = findGpu(name);
+  const speed = bestServerSpeed(shape, use, gpu);
+  const monthly = speed && gpu.hourly && speed.tensorParallel * gpu.hourly.usd * hoursOfMonth;
+  const cost = speed && gpu.hourly && gpu.hourly.usd / (speed.tokensPerSecondPerGpu * 3600e-6);
+  return {
+    gpu: gpu.name,
+    ...use,
+    ...(speed ?? { tensorParallel: null, batch: null, tokensPerSecondPerGpu: null, weightBytesPerGpu: null }),
+    headsDoNotDivideBy: [2, 4, 8].filter((count) => !dividesHeads(shape, count)),
+    costPerMonth: monthly ?? null,
+    costPerMillionTokens: cost ?? null,
+  };
 }
 
 function gpuFacts(fit: GpuFit, { type, context }: Use) {
@@ -112,99 +164,4 @@ function gpuFacts(fit: GpuFit, { type, context }: Use) {
     costPerMillionTokens: fit.costPerMillionTokens ?? null,
     sources: fit.gpu.sources,
   };
-}
-
-function renderOne({ facts, fits }: Planned, use: Use, { gpus, gpu }: PlanOptions): string {
-  const listed = gpus || gpu !== undefined;
-  return [
-    `${facts.model}: ${facts.architecture}, ${facts.parameters.toLocaleString("en-US")} parameters, ${facts.layers} layers, from ${facts.source}`,
-    "",
-    ...(listed ? [] : [...renderSizes(facts.sizes, facts.parameters), ""]),
-    ...renderMemory(facts, use),
-    ...(listed ? ["", ...renderGpus(fits, facts.layers)] : []),
-  ].join("\n");
-}
-
-/** Types whose file an importance matrix does not change have one row. */
-function renderSizes(sizes: readonly PlannedSize[], parameters: number): string[] {
-  const rows = sizes.filter(
-    (size, i) => !size.imatrix || sizes[i - 1]?.type !== size.type || sizes[i - 1]?.bytes !== size.bytes,
-  );
-  const lines = rows.map((size) =>
-    [
-      size.type.padEnd(8),
-      (size.imatrix ? "imatrix" : "").padEnd(8),
-      size.bytes.toLocaleString("en-US").padStart(18),
-      `${(size.bytes / 2 ** 30).toFixed(2)} GiB`.padStart(12),
-      ((8 * size.tensorBytes) / parameters).toFixed(2).padStart(7),
-    ].join(" "),
-  );
-  const [first] = sizes;
-  const header = first!.headerExact ? "exact" : `tensors exact, header estimated at ${formatBytes(first!.headerBytes)}`;
-  return [
-    `type              ${"bytes of the file".padStart(18)} ${"".padStart(12)} ${"bits".padStart(7)}   (${header})`,
-    ...lines,
-  ];
-}
-
-function renderMemory({ memory, kvCache }: Planned["facts"], use: Use): string[] {
-  const { gpu, ram } = memory;
-  const parts: [string, number][] = [
-    ["weights", gpu.weights],
-    ["kv cache", gpu.kvCache],
-    ["compute", gpu.compute],
-  ];
-  const bars = parts.map(([name, bytes]) => {
-    const bar = "█".repeat(Math.round((40 * bytes) / gpu.total));
-    return `  ${name.padEnd(9)} ${formatBytes(bytes).padStart(9)}  ${bar}`;
-  });
-  const tokens = `${use.batch > 1 ? `${use.batch} x ` : ""}${use.context.toLocaleString("en-US")} tokens`;
-  const { bytesPerToken: each, bytesPerTokenWithoutFlashAttention: without } = kvCache;
-  const padded = without > each ? ` (${without.toLocaleString("en-US")} without flash attention)` : "";
-  return [
-    `${use.type} with ${tokens}: ${formatBytes(gpu.total)} on the GPU, and ${formatBytes(ram.total)} beside it for the embedding`,
-    ...bars,
-    `  the cache takes ${each.toLocaleString("en-US")} bytes a token${padded}; compute is an estimate`,
-  ];
-}
-
-function renderGpus(fits: readonly GpuFit[], layers: number): string[] {
-  if (fits.length === 0) return ["No GPU or pair of the catalogue holds it; take a smaller --type or --context."];
-  const rows = fits.map((fit) => {
-    const speed = fit.tokensPerSecond;
-    const band = speed
-      ? `${speed.low.toFixed(0)} to ${speed.bound.toFixed(0)}`
-      : `${fit.gpuLayers} of ${layers} layers`;
-    const cost = fit.costPerMillionTokens;
-    return [
-      `${fit.count > 1 ? `${fit.count} x ` : ""}${fit.name}`.padEnd(34),
-      formatBytes(fit.memoryBytes).padStart(9),
-      (speed ? speed.expected.toFixed(0) : "-").padStart(9),
-      band.padStart(16),
-      (cost === undefined ? "" : `$${cost.toFixed(2)}`).padStart(9),
-    ].join(" ");
-  });
-  const head = `${"GPU".padEnd(34)} ${"memory".padStart(9)} ${"tokens/s".padStart(9)} ${"band".padStart(16)} ${"1M tokens".padStart(9)}`;
-  return [head, ...rows];
-}
-
-function renderSideBySide(plans: readonly Planned[], use: Use): string {
-  const size = ({ facts }: Planned) => facts.sizes.find(({ type }) => type === use.type)!.bytes;
-  const rows: [string, (plan: Planned) => string][] = [
-    ["parameters", ({ facts }) => facts.parameters.toLocaleString("en-US")],
-    ["layers", ({ facts }) => String(facts.layers)],
-    [`file, ${use.type}`, (plan) => formatBytes(size(plan))],
-    ["kv bytes a token", ({ facts }) => facts.kvCache.bytesPerToken.toLocaleString("en-US")],
-    [`on the GPU`, ({ facts }) => formatBytes(facts.memory.gpu.total)],
-  ];
-  const widths = plans.map(({ facts }) => Math.max(16, facts.model.length));
-  const line = (name: string, cells: readonly string[]) =>
-    `${name.padEnd(18)} ${cells.map((cell, i) => cell.padStart(widths[i]!)).join("  ")}`;
-  return [
-    line(
-      "",
-      plans.map(({ facts }) => facts.model),
-    ),
-    ...rows.map(([name, of]) => line(name, plans.map(of))),
-  ].join("\n");
 }

@@ -1,0 +1,157 @@
+/** @module What `espalier plan` prints for people. */
+import { formatBytes } from "../base/index.js";
+import type { GpuFit, PageRow, PlannedSize } from "../plan/index.js";
+import type { Planned } from "./commands/plan.js";
+
+export function renderPlan({ facts, fits, listed }: Planned): string {
+  const { page, server } = facts;
+  const bare = !listed && !page && !server;
+  return [
+    `${facts.model}: ${facts.architecture}, ${facts.parameters.toLocaleString("en-US")} parameters, ${facts.layers} layers, from ${facts.source}`,
+    "",
+    ...(bare ? [...renderSizes(facts.sizes, facts.parameters), ""] : []),
+    ...(page ? renderPage(page) : server ? renderServer(server) : renderMemory(facts)),
+    ...(listed ? ["", ...renderGpus(fits, facts.layers)] : []),
+  ].join("\n");
+}
+
+/** Types whose file an importance matrix does not change have one row. */
+function renderSizes(sizes: readonly PlannedSize[], parameters: number): string[] {
+  const rows = sizes.filter(
+    (size, i) => !size.imatrix || sizes[i - 1]?.type !== size.type || sizes[i - 1]?.bytes !== size.bytes,
+  );
+  const lines = rows.map((size) =>
+    [
+      size.type.padEnd(8),
+      (size.imatrix ? "imatrix" : "").padEnd(8),
+      size.bytes.toLocaleString("en-US").padStart(18),
+      `${(size.bytes / 2 ** 30).toFixed(2)} GiB`.padStart(12),
+      ((8 * size.tensorBytes) / parameters).toFixed(2).padStart(7),
+    ].join(" "),
+  );
+  const [first] = sizes;
+  const header = first!.headerExact ? "exact" : `tensors exact, header estimated at ${formatBytes(first!.headerBytes)}`;
+  return [
+    `type              ${"bytes of the file".padStart(18)} ${"".padStart(12)} ${"bits".padStart(7)}   (${header})`,
+    ...lines,
+  ];
+}
+
+function renderMemory({ memory, kvCache, use }: Planned["facts"]): string[] {
+  const { gpu, ram } = memory;
+  const parts: [string, number][] = [
+    ["weights", gpu.weights],
+    ["kv cache", gpu.kvCache],
+    ["compute", gpu.compute],
+  ];
+  const bars = parts.map(([name, bytes]) => {
+    const bar = "█".repeat(Math.round((40 * bytes) / gpu.total));
+    return `  ${name.padEnd(9)} ${formatBytes(bytes).padStart(9)}  ${bar}`;
+  });
+  const tokens = `${use.batch > 1 ? `${use.batch} x ` : ""}${use.context.toLocaleString("en-US")} tokens`;
+  const { bytesPerToken: each, bytesPerTokenWithoutFlashAttention: without } = kvCache;
+  const padded = without > each ? ` (${without.toLocaleString("en-US")} without flash attention)` : "";
+  return [
+    `${use.type} with ${tokens}: ${formatBytes(gpu.total)} on the GPU, and ${formatBytes(ram.total)} beside it for the embedding`,
+    ...bars,
+    `  the cache takes ${each.toLocaleString("en-US")} bytes a token${padded}; compute is an estimate`,
+  ];
+}
+
+function renderGpus(fits: readonly GpuFit[], layers: number): string[] {
+  if (fits.length === 0) return ["No GPU or pair of the catalogue holds it; take a smaller --type or --context."];
+  const rows = fits.map((fit) => {
+    const speed = fit.tokensPerSecond;
+    const band = speed
+      ? `${speed.low.toFixed(0)} to ${speed.bound.toFixed(0)}`
+      : `${fit.gpuLayers} of ${layers} layers`;
+    const cost = fit.costPerMillionTokens;
+    return [
+      `${fit.count > 1 ? `${fit.count} x ` : ""}${fit.name}`.padEnd(34),
+      formatBytes(fit.memoryBytes).padStart(9),
+      (speed ? speed.expected.toFixed(0) : "-").padStart(9),
+      band.padStart(16),
+      (cost === undefined ? "" : `$${cost.toFixed(2)}`).padStart(9),
+    ].join(" ");
+  });
+  const head = `${"GPU".padEnd(34)} ${"memory".padStart(9)} ${"tokens/s".padStart(9)} ${"band".padStart(16)} ${"1M tokens".padStart(9)}`;
+  return [head, ...rows];
+}
+
+/** Several models as columns. */
+export function renderPlans(plans: readonly Planned[]): string {
+  const { use } = plans[0]!.facts;
+  const size = ({ facts }: Planned) => facts.sizes.find(({ type }) => type === use.type)!.bytes;
+  const rows: [string, (plan: Planned) => string][] = [
+    ["parameters", ({ facts }) => facts.parameters.toLocaleString("en-US")],
+    ["layers", ({ facts }) => String(facts.layers)],
+    [`file, ${use.type}`, (plan) => formatBytes(size(plan))],
+    ["kv bytes a token", ({ facts }) => facts.kvCache.bytesPerToken.toLocaleString("en-US")],
+    ["on the GPU", ({ facts }) => formatBytes(facts.memory.gpu.total)],
+    ...serverRows(plans),
+  ];
+  const widths = plans.map(({ facts }) => Math.max(16, facts.model.length));
+  const line = (name: string, cells: readonly string[]) =>
+    `${name.padEnd(18)} ${cells.map((cell, i) => cell.padStart(widths[i]!)).join("  ")}`;
+  return [
+    line(
+      "",
+      plans.map(({ facts }) => facts.model),
+    ),
+    ...rows.map(([name, of]) => line(name, plans.map(of))),
+  ].join("\n");
+}
+
+type ServerFacts = NonNullable<Planned["facts"]["server"]>;
+
+function serverRows(plans: readonly Planned[]): [string, (plan: Planned) => string][] {
+  const server = plans[0]!.facts.server;
+  if (!server) return [];
+  const of = (show: (server: ServerFacts) => string) => (plan: Planned) => {
+    const { server: own } = plan.facts;
+    return own && own.tensorParallel !== null ? show(own) : "does not fit";
+  };
+  return [
+    [`${server.gpu}, ${server.type}`, of(({ tensorParallel, batch }) => `TP ${tensorParallel}, batch ${batch}`)],
+    [`tokens/s a GPU`, of((own) => own.tokensPerSecondPerGpu!.toFixed(0))],
+    [`$ a month`, of((own) => own.costPerMonth?.toFixed(0) ?? "no rent known")],
+    [`$ 1M tokens`, of((own) => own.costPerMillionTokens?.toFixed(2) ?? "no rent known")],
+  ];
+}
+
+function renderServer(server: ServerFacts): string[] {
+  const { gpu, type, input, output, tensorParallel, batch, headsDoNotDivideBy } = server;
+  const use = `${type} on ${gpu}, ${input} tokens in and ${output} out`;
+  const heads = headsDoNotDivideBy.length > 0 ? [`  heads do not divide by ${headsDoNotDivideBy.join(", ")}`] : [];
+  if (tensorParallel === null) return [`${use}: does not fit on eight`, ...heads];
+  const rent = server.costPerMonth === null ? "no rent known" : `$${server.costPerMonth.toFixed(0)} a month`;
+  const price =
+    server.costPerMillionTokens === null ? "" : `, $${server.costPerMillionTokens.toFixed(2)} a million tokens`;
+  return [
+    `${use}: ${server.tokensPerSecondPerGpu!.toFixed(0)} tokens/s a GPU`,
+    `  tensor parallelism ${tensorParallel}, ${batch} sequences at once, ${rent}${price}`,
+    ...heads,
+    "  fitted to twelve published figures of one card (docs/plan.md); elsewhere an estimate",
+  ];
+}
+
+function renderPage(page: readonly PageRow[]): string[] {
+  const gb = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
+  const rows = page.map((row) =>
+    [
+      String(row.bits).padStart(4),
+      gb(row.pageBytes).padStart(10),
+      gb(row.weightBytes).padStart(10),
+      gb(row.weightBytes + row.kvCacheBytes).padStart(14),
+      `${row.fileType} ${gb(row.fileBytes)}`.padStart(18),
+    ].join("  "),
+  );
+  const { kvCacheBytes } = page[0]!;
+  return [
+    `${"bits".padStart(4)}  ${"the page".padStart(10)}  ${"weights".padStart(10)}  ${"with kv cache".padStart(14)}  ${"llama.cpp file".padStart(18)}`,
+    ...rows,
+    "",
+    "The page's rule: a round count of parameters times the bits, plus 2.925 GB. The constant is fitted to its four figures; it is no",
+    `model of memory: the kv cache of 4,096 tokens alone is ${(kvCacheBytes / 1e9).toFixed(2)} GB, and grows with the context.`,
+  ];
+}
