@@ -4,13 +4,13 @@ import type { GpuFit, PageRow, PlannedSize } from "../plan/index.js";
 import type { Planned } from "./commands/plan.js";
 
 export function renderPlan({ facts, fits, listed }: Planned): string {
-  const { page, server } = facts;
-  const bare = !listed && !page && !server;
+  const { page, server, best } = facts;
+  const bare = !listed && !page && !server && !best;
   return [
     `${facts.model}: ${facts.architecture}, ${facts.parameters.toLocaleString("en-US")} parameters, ${facts.layers} layers, from ${facts.source}`,
     "",
     ...(bare ? [...renderSizes(facts.sizes, facts.parameters), ""] : []),
-    ...(page ? renderPage(page) : server ? renderServer(server) : renderMemory(facts)),
+    ...(page ? renderPage(page) : server ? renderServer(server) : best ? renderBest(best) : renderMemory(facts)),
     ...(listed ? ["", ...renderGpus(fits, facts.layers)] : []),
   ].join("\n");
 }
@@ -76,6 +76,23 @@ function renderGpus(fits: readonly GpuFit[], layers: number): string[] {
   });
   const head = `${"GPU".padEnd(34)} ${"memory".padStart(9)} ${"tokens/s".padStart(9)} ${"band".padStart(16)} ${"1M tokens".padStart(9)}`;
   return [head, ...rows];
+}
+
+function renderBest(best: NonNullable<Planned["facts"]["best"]>): string[] {
+  if (best.length === 0)
+    return ["Nothing of the catalogue at that price holds it; raise --max-price or take a smaller --context."];
+  const rows = best.map(({ type, name, count, tokensPerSecond, priceUsd }) =>
+    [
+      type.padEnd(8),
+      `${count > 1 ? `${count} x ` : ""}${name}`.padEnd(34),
+      `$${priceUsd}`.padStart(7),
+      tokensPerSecond!.expected.toFixed(0).padStart(9),
+    ].join(" "),
+  );
+  return [
+    `${"type".padEnd(8)} ${"fastest that holds it".padEnd(34)} ${"price".padStart(7)} ${"tokens/s".padStart(9)}`,
+    ...rows,
+  ];
 }
 
 /** Several models as columns. */

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { findInCatalogue } from "./catalogue.js";
-import { fitGpu, listFits, marginBytes } from "./gpu-fit.js";
+import { findBest, fitGpu, listFits, marginBytes } from "./gpu-fit.js";
 import { findGpu } from "./gpus.js";
 
 const shapeOf = (name: string) => findInCatalogue(name)!.shape;
@@ -49,5 +49,19 @@ describe("GPUs that run a model", () => {
       findGpu("H100 SXM"),
     );
     expect(costPerMillionTokens).toBeCloseTo((gpu.hourly!.usd / 3600 / tokensPerSecond!.expected) * 1e6, 9);
+  });
+
+  test("the best for a price: affordable, holds the model, and no affordable one is faster", () => {
+    const [shape, context] = [shapeOf("llama-3.1-70b"), 8192];
+    const best = findBest(shape, { context }, 4000);
+    expect(best[0]).toMatchObject({ type: "Q8_0", name: "Strix Halo 96 GB" });
+    for (const { type, priceUsd, tokensPerSecond } of best) {
+      expect(priceUsd).toBeLessThanOrEqual(4000);
+      const others = listFits(shape, { type, context }).filter(
+        ({ gpu, count }) => (gpu.price?.usd ?? 1e9) * count <= 4000,
+      );
+      expect(Math.max(...others.map((fit) => fit.tokensPerSecond!.expected))).toBeCloseTo(tokensPerSecond!.expected, 9);
+    }
+    expect(findBest(shape, { context }, 100)).toEqual([]);
   });
 });

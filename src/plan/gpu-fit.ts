@@ -1,5 +1,6 @@
 /** @module Which GPUs run a model in llama.cpp, how fast, and at what price. */
 import { decodeSpeed, type SpeedBand } from "./decode-speed.js";
+import { type FileType, needsImatrix } from "./file-types.js";
 import { type Gpu, listGpus } from "./gpus.js";
 import {
   divideMemory,
@@ -89,6 +90,36 @@ export function listFits(shape: ModelShape, use: LlamaCppUse): GpuFit[] {
     .map(({ gpu, option }) => fitOption({ parts, speed, gpu }, option))
     .filter(({ fits }) => fits)
     .sort((a, b) => a.memoryBytes - b.memoryBytes || b.tokensPerSecond!.expected - a.tokensPerSecond!.expected);
+}
+
+export interface BestFit extends GpuFit {
+  type: FileType;
+  /** US dollars for all of them; of a Mac or another whole system, for the whole of it. */
+  priceUsd: number;
+}
+
+/** File types that are worth choosing between, the nearest to the weights as they were trained first. */
+const ladder: readonly FileType[] = [
+  "F16",
+  "Q8_0",
+  "Q6_K",
+  "Q5_K_M",
+  "Q4_K_M",
+  "IQ4_XS",
+  "Q3_K_M",
+  "IQ3_M",
+  "Q2_K",
+  "IQ2_M",
+];
+
+/** For each file type the fastest GPU, pair or machine at up to `maxUsd` that holds the model in it. */
+export function findBest(shape: ModelShape, use: Omit<LlamaCppUse, "type">, maxUsd: number): BestFit[] {
+  return ladder.flatMap((type) => {
+    const affordable = listFits(shape, { ...use, type, imatrix: needsImatrix.includes(type) })
+      .flatMap((fit) => (fit.gpu.price ? [{ ...fit, type, priceUsd: fit.count * fit.gpu.price.usd }] : []))
+      .filter(({ priceUsd }) => priceUsd <= maxUsd);
+    return affordable.sort((a, b) => b.tokensPerSecond!.expected - a.tokensPerSecond!.expected).slice(0, 1);
+  });
 }
 
 function optionsOf(gpu: Gpu): Option[] {

@@ -25,7 +25,7 @@ export {
 export { decodeSpeed, type SpeedBand } from "./decode-speed.js";
 export { type Forecast, forecastDisk, forecastReshape, type Machine, type ReshapeWork } from "./dry-run.js";
 export { type FileType, fileTypeBytes, fileTypes, needsImatrix, type QuantType, typedTensors } from "./file-types.js";
-export { fitGpu, type GpuFit, listFits } from "./gpu-fit.js";
+export { type BestFit, findBest, fitGpu, type GpuFit, listFits } from "./gpu-fit.js";
 export { findGpu, type Gpu, listGpus } from "./gpus.js";
 export { type CacheType, cacheTypes, kvCacheBytesPerToken } from "./kv-cache.js";
 export { type LlamaCppMemory, type LlamaCppUse, llamaCppMemory } from "./llamacpp-memory.js";

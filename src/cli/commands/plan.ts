@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { EspalierError } from "../../base/index.js";
 import type { GpuFit, LlamaCppUse, PlannedModel, ServerUse } from "../../plan/index.js";
-import { positiveInteger } from "../options.js";
+import { nonNegativeNumber, positiveInteger } from "../options.js";
 import { type CommandIo, runCommand } from "../output.js";
 import { renderPlan, renderPlans } from "../plan-shown.js";
 
@@ -21,6 +21,8 @@ export function createCommand(): Command {
     .option("--no-flash-attention", "llama.cpp without it: values of every layer are as wide as the widest layer's")
     .option("--gpus", "list every GPU, pair and Mac that runs it")
     .option("--gpu <name>", "what of the model this GPU holds")
+    .option("--find-best", "for each file type the fastest GPU, pair or Mac at the price of --max-price")
+    .option("--max-price <usd>", "what the GPU or machine may cost", nonNegativeNumber, 2000)
     .option("--server <gpu>", "tokens a second of a server of these GPUs, with the best tensor parallelism")
     .option("--server-type <type>", "weights on the server: bf16, fp8 or int4", "fp8")
     .option("--input <n>", "tokens of a prompt on the server", positiveInteger, 128)
@@ -34,6 +36,7 @@ Examples:
   $ espalier plan llama-3.1-70b llama-3.3-nemotron-super-49b --type Q4_K_M --context 32768
   $ espalier plan path/to/model --gpu "RTX 4090"
   $ espalier plan llama-3.1-nemotron-51b llama-3.1-70b --server "H100 SXM" --input 128 --output 1024
+  $ espalier plan llama-3.1-70b --find-best --max-price 4000
   $ espalier plan nemotron-4-340b --page`,
     )
     .action((models: string[], options: PlanOptions, command: Command) =>
@@ -49,6 +52,8 @@ interface PlanOptions {
   flashAttention: boolean;
   gpus?: boolean;
   gpu?: string;
+  findBest?: boolean;
+  maxPrice: number;
   server?: string;
   serverType: string;
   input: number;
@@ -103,14 +108,14 @@ interface Asked {
 }
 
 async function planOne(model: PlannedModel, { use, server, options }: Asked) {
-  const { findGpu, fitGpu, kvCacheBytesPerToken, listFits, llamaCppMemory, modelPage, plannedSizes } = await import(
-    "../../plan/index.js"
-  );
-  const { gpus, gpu, page } = options;
+  const { findBest, findGpu, fitGpu, kvCacheBytesPerToken, listFits, llamaCppMemory, modelPage, plannedSizes } =
+    await import("../../plan/index.js");
+  const { gpus, gpu, page, maxPrice } = options;
   const { shape, name, parameters, source } = model;
   const memory = llamaCppMemory(shape, use);
   const asked = gpu === undefined ? [] : [fitGpu(shape, use, findGpu(gpu))];
   const fits = gpus ? listFits(shape, use) : asked;
+  const best = options.findBest ? findBest(shape, use, maxPrice) : [];
   const facts = {
     model: name,
     source,
@@ -125,6 +130,9 @@ async function planOne(model: PlannedModel, { use, server, options }: Asked) {
     use,
     memory,
     gpus: fits.map((fit) => gpuFacts(fit, use)),
+    ...(options.findBest && {
+      best: best.map((fit) => ({ ...gpuFacts(fit, { ...use, type: fit.type }), priceUsd: fit.priceUsd })),
+    }),
     ...(server && { server: await serverFacts(model, server, options.server!) }),
     ...(page && { page: modelPage(shape) }),
   };
