@@ -99,6 +99,7 @@ function renderBest(best: NonNullable<Planned["facts"]["best"]>): string[] {
 export function renderPlans(plans: readonly Planned[]): string {
   const { use } = plans[0]!.facts;
   const size = ({ facts }: Planned) => facts.sizes.find(({ type }) => type === use.type)!.bytes;
+  const quality = qualityRows(plans);
   const rows: [string, (plan: Planned) => string][] = [
     ["parameters", ({ facts }) => facts.parameters.toLocaleString("en-US")],
     ["layers", ({ facts }) => String(facts.layers)],
@@ -106,17 +107,33 @@ export function renderPlans(plans: readonly Planned[]): string {
     ["kv bytes a token", ({ facts }) => facts.kvCache.bytesPerToken.toLocaleString("en-US")],
     ["on the GPU", ({ facts }) => formatBytes(facts.memory.gpu.total)],
     ...serverRows(plans),
+    ...quality.rows,
   ];
-  const widths = plans.map(({ facts }) => Math.max(16, facts.model.length));
-  const line = (name: string, cells: readonly string[]) =>
-    `${name.padEnd(18)} ${cells.map((cell, i) => cell.padStart(widths[i]!)).join("  ")}`;
-  return [
-    line(
-      "",
-      plans.map(({ facts }) => facts.model),
-    ),
-    ...rows.map(([name, of]) => line(name, plans.map(of))),
-  ].join("\n");
+  const table = [["", ...plans.map(({ facts }) => facts.model)], ...rows.map(([name, of]) => [name, ...plans.map(of)])];
+  const widths = table[0]!.map((_, column) => Math.max(...table.map((line) => line[column]!.length)));
+  const lines = table.map((line) =>
+    line.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "),
+  );
+  return [...lines, ...(quality.sources.length > 0 ? ["", ...quality.sources] : [])].join("\n");
+}
+
+/** Published figures, each with the number of its source; a model without one has a dash. */
+function qualityRows(plans: readonly Planned[]): { rows: [string, (plan: Planned) => string][]; sources: string[] } {
+  const figures = plans.flatMap(({ facts }) => facts.quality);
+  const benchmarks = [...new Set(figures.map(({ benchmark }) => benchmark))].filter(
+    (name) => plans.filter(({ facts }) => facts.quality.some(({ benchmark }) => benchmark === name)).length > 1,
+  );
+  const shown = figures.filter(({ benchmark }) => benchmarks.includes(benchmark));
+  const sources = [...new Set(shown.map(({ source }) => source))];
+  const rows = benchmarks.map((name): [string, (plan: Planned) => string] => [
+    name,
+    ({ facts }) =>
+      facts.quality
+        .filter(({ benchmark }) => benchmark === name)
+        .map(({ value, source }) => `${value} [${sources.indexOf(source) + 1}]`)
+        .join(", ") || "-",
+  ]);
+  return { rows, sources: sources.map((source, i) => `[${i + 1}] ${source}`) };
 }
 
 type ServerFacts = NonNullable<Planned["facts"]["server"]>;

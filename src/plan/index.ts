@@ -35,6 +35,7 @@ export { modelPage, type PageRow } from "./model-page.js";
 export { type ModelShape, shapeParameters } from "./model-shape.js";
 export { openPlanned, type PlannedModel, type PlannedSize, plannedSizes } from "./planned-model.js";
 export { publishedThroughput } from "./published-throughput.js";
+export { type QualityFigure, qualityOf } from "./quality.js";
 export { shapeFromHub, shapeOf } from "./read-shape.js";
 export {
   bestServerSpeed,

@@ -60,6 +60,8 @@ describe("espalier plan", () => {
   test("of several, side by side", async () => {
     const { out } = await run("llama-3.1-70b", "llama-3.3-nemotron-super-49b");
     expect(out).toMatch(/kv bytes a token +327,680 +200,704/);
+    expect(out).toMatch(/MMLU +81\.66 \[1\], 82 \[\d\]/);
+    expect(out).toContain("[1] arXiv:2411.19146");
   });
 
   test("of a server: parallelism, rate and rent", async () => {

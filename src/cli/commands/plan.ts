@@ -108,8 +108,17 @@ interface Asked {
 }
 
 async function planOne(model: PlannedModel, { use, server, options }: Asked) {
-  const { findBest, findGpu, fitGpu, kvCacheBytesPerToken, listFits, llamaCppMemory, modelPage, plannedSizes } =
-    await import("../../plan/index.js");
+  const {
+    findBest,
+    findGpu,
+    fitGpu,
+    kvCacheBytesPerToken,
+    listFits,
+    llamaCppMemory,
+    modelPage,
+    plannedSizes,
+    qualityOf,
+  } = await import("../../plan/index.js");
   const { gpus, gpu, page, maxPrice } = options;
   const { shape, name, parameters, source } = model;
   const memory = llamaCppMemory(shape, use);
@@ -129,6 +138,7 @@ async function planOne(model: PlannedModel, { use, server, options }: Asked) {
     },
     use,
     memory,
+    quality: qualityOf(name),
     gpus: fits.map((fit) => gpuFacts(fit, use)),
     ...(options.findBest && {
       best: best.map((fit) => ({ ...gpuFacts(fit, { ...use, type: fit.type }), priceUsd: fit.priceUsd })),
