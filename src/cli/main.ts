@@ -6,6 +6,9 @@ import { withCommonOptions } from "./options.js";
 /** Every command, loaded only when it is asked for, so that --help stays quick and needs no native library. */
 const commands: Record<string, { summary: string; load: () => Promise<{ createCommand(): Command }> }> = {
   plan: { summary: "how large a model is, what it needs, which GPUs run it", load: () => import("./commands/plan.js") },
+  pull: { summary: "fetch a model into the Hugging Face cache", load: () => import("./commands/pull.js") },
+  list: { summary: "models of the Hugging Face cache", load: () => import("./commands/list.js") },
+  rm: { summary: "take a model out of the cache", load: () => import("./commands/rm.js") },
   run: { summary: "run a recipe (default: recipes/start.json)", load: () => import("./commands/run.js") },
   reshape: { summary: "make a smaller child of a model under a budget", load: () => import("./commands/reshape.js") },
   init: { summary: "write a recipe to start from", load: () => import("./commands/init.js") },

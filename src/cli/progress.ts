@@ -51,7 +51,7 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
           event.stage,
           event.done,
           event.total,
-          `${event.done}/${event.total}${event.unit ? ` ${event.unit}` : ""}${event.note ? ` ${event.note}` : ""}`,
+          event.unit === "bytes" ? bytesDone(event) : `${event.done}/${event.total}${suffix(event)}`,
         );
       case "train":
         return step(
@@ -68,6 +68,13 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
   };
   return { onEvent, end };
 }
+
+type Step = Extract<Event, { event: "progress" }>;
+
+const suffix = ({ unit, note }: Step) => [unit, note].map((text) => (text ? ` ${text}` : "")).join("");
+
+const bytesDone = ({ done, total, note }: Step) =>
+  `${formatBytes(done)} of ${formatBytes(total)}${note ? ` ${note}` : ""}`;
 
 function stageEnd({ stage, seconds, cached, peakRssBytes }: Extract<Event, { event: "stage-end" }>): string {
   const how = cached ? "found in the store" : `${formatSeconds(seconds)}, peak ${formatBytes(peakRssBytes)}`;
