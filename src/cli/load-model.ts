@@ -12,12 +12,13 @@ export interface LoadedModel {
 
 /** A model ready to run; what its reader has to say goes out as warnings. */
 export async function loadModel(io: CommandIo, runtime: Runtime, path: string): Promise<LoadedModel> {
-  const [{ openModel }, { createEngine, generousCacheBytes }, { loadTokenizer }] = await Promise.all([
+  const [{ cachedPath }, { openModel }, { createEngine, generousCacheBytes }, { loadTokenizer }] = await Promise.all([
+    import("../hub/index.js"),
     import("../models/index.js"),
     import("../engine/index.js"),
     import("../tokenizer/index.js"),
   ]);
-  const model = await openModel(path);
+  const model = await openModel(await cachedPath(path));
   for (const message of model.notices) io.onEvent({ event: "notice", level: "warning", message });
   // Every token that is generated reads all weights.
   const engine = createEngine(runtime, model, { cacheBytes: generousCacheBytes() });

@@ -2,11 +2,7 @@ import { describe, expect, test } from "vitest";
 import { chooseFiles } from "./choose.js";
 import type { HubName } from "./names.js";
 
-const repository = (...paths: string[]) => ({
-  repository: "a/b",
-  commit: "c0ffee",
-  files: paths.map((path) => ({ path, size: 1, digest: { kind: "git-sha1", value: path } as const })),
-});
+const repository = (...paths: string[]) => paths.map((path) => ({ path }));
 const name = (more: Partial<HubName> = {}): HubName => ({ kind: "hub", repository: "a/b", revision: "main", ...more });
 const paths = (...args: Parameters<typeof chooseFiles>) => chooseFiles(...args).map(({ path }) => path);
 

@@ -1,6 +1,5 @@
 /** @module Which files of a repository are wanted: one, those of a quantisation, or what makes a model that can be loaded. */
 import { EspalierError } from "../base/index.js";
-import type { RemoteFile, RemoteRepository } from "./client.js";
 import type { HubName } from "./names.js";
 
 /** Files beside the weights that are read or have to travel with them. */
@@ -11,7 +10,10 @@ const beside =
  * The file that was named; the GGUF of the type that was named, with its other parts; or, of a whole repository, the
  * safetensors with what lies beside them. A repository of GGUFs alone needs a type, unless it has one file only.
  */
-export function chooseFiles({ repository, files }: RemoteRepository, { file, quant }: HubName): RemoteFile[] {
+export function chooseFiles<File extends { path: string }>(
+  files: readonly File[],
+  { repository, file, quant }: HubName,
+): File[] {
   if (file !== undefined) return [namedFile(repository, files, file)];
   const ggufs = files.filter(({ path }) => path.toLowerCase().endsWith(".gguf"));
   if (quant !== undefined) return ofQuant(repository, ggufs, quant);
@@ -31,7 +33,7 @@ export function chooseFiles({ repository, files }: RemoteRepository, { file, qua
   });
 }
 
-function namedFile(repository: string, files: readonly RemoteFile[], path: string): RemoteFile {
+function namedFile<File extends { path: string }>(repository: string, files: readonly File[], path: string): File {
   const found = files.find((file) => file.path === path);
   if (found) return found;
   throw new EspalierError({
@@ -47,7 +49,7 @@ function namedFile(repository: string, files: readonly RemoteFile[], path: strin
 }
 
 /** One file, or all parts of one that is split. */
-function ofQuant(repository: string, ggufs: readonly RemoteFile[], quant: string): RemoteFile[] {
+function ofQuant<File extends { path: string }>(repository: string, ggufs: readonly File[], quant: string): File[] {
   const found = ggufs.filter(({ path }) => typeOf(path) === quant);
   if (found.length > 0) return found;
   const types = [...new Set(ggufs.map(({ path }) => typeOf(path)))];

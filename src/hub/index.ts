@@ -1,3 +1,4 @@
+export { cachedPath } from "./cached.js";
 export { type HubOptions, hubCacheDirectory, hubEndpoint, type RemoteFile } from "./client.js";
 export { type Digest, type Download, type DownloadOptions, downloadFile } from "./download.js";
 export { type CachedSnapshot, listCache, removeFromCache } from "./listing.js";

@@ -79,10 +79,8 @@ describe("pulling from a hub", () => {
   test("two at once fetch each file once", async () => {
     const events: Event[] = [];
     hub.misbehave("model.safetensors", { kind: "stall", after: 1000 });
-    const [first, second] = await Promise.all([
-      pullFrom("hf:a/b"),
-      pullFrom("hf:a/b", { onEvent: (event) => events.push(event) }),
-    ]);
+    const onEvent = (event: Event) => events.push(event);
+    const [first, second] = await Promise.all([pullFrom("hf:a/b", { onEvent }), pullFrom("hf:a/b", { onEvent })]);
     expect(first.path).toBe(second.path);
     const starts = hub.requests.filter((line) => line.endsWith("/model.safetensors"));
     expect(starts).toHaveLength(1);

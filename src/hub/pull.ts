@@ -51,7 +51,7 @@ export interface Pulled {
 export async function pull(name: HubName, options: PullOptions = {}): Promise<Pulled> {
   const { cache = hubCacheDirectory(), onEvent = ignoreEvents } = options;
   const remote = await openRepository(name.repository, name.revision, options);
-  const files = chooseFiles(remote, name);
+  const files = chooseFiles(remote.files, name);
   const root = join(cache, repositoryFolder(name.repository));
   const progress = createTally(files, `pull ${name.repository}`, onEvent);
   await requireDisk(cache, root, files);

@@ -2,6 +2,7 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { EspalierError, fileExists, readJson } from "../base/index.js";
+import { cachedPath } from "../hub/index.js";
 import { canonicalise, ggufExportBytes, type Model, openModel } from "../models/index.js";
 import { catalogueNames, findInCatalogue, similarNames } from "./catalogue.js";
 import { type FileType, fileTypeBytes, fileTypes, needsImatrix } from "./file-types.js";
@@ -26,12 +27,13 @@ export async function openPlanned(model: string): Promise<PlannedModel> {
     const header = bytes === undefined ? estimateHeader(shape) : { bytes, exact: true };
     return { ...planned(known.name, `the catalogue (${known.repository})`, shape), header };
   }
-  if (!(await fileExists(model))) throw unknownModel(model);
-  const info = await stat(model);
-  const config = info.isDirectory() ? join(model, "config.json") : model;
-  const bare = config.endsWith(".json") && !(info.isDirectory() && (await hasWeights(model)));
+  const path = await cachedPath(model);
+  if (!(await fileExists(path))) throw unknownModel(model);
+  const info = await stat(path);
+  const config = info.isDirectory() ? join(path, "config.json") : path;
+  const bare = config.endsWith(".json") && !(info.isDirectory() && (await hasWeights(path)));
   if (bare) return planned(model, config, shapeFromHub(await readJson(config), config));
-  const opened = await openModel(model);
+  const opened = await openModel(path);
   try {
     return plannedFile(opened);
   } finally {
@@ -49,7 +51,7 @@ function unknownModel(model: string): EspalierError {
   const similar = similarNames(model);
   return new EspalierError({
     where: model,
-    expected: "a directory, a .gguf file, a config.json or a name of the catalogue",
+    expected: "a directory, a .gguf file, a config.json, hf:owner/name in the cache or a name of the catalogue",
     found: "neither a path that exists nor a known name",
     fix: similar.length > 0 ? `did you mean ${similar.join(", ")}?` : `names are ${catalogueNames().join(", ")}`,
     exitCode: 2,

@@ -34,7 +34,8 @@ export function createCommand(): Command {
       runCommand(command, async (io) => {
         const { openModel } = await import("../../models/index.js");
         const meter = createRssMeter();
-        const model = await openModel(path);
+        const { cachedPath } = await import("../../hub/index.js");
+        const model = await openModel(await cachedPath(path));
         try {
           for (const message of model.notices) io.onEvent({ event: "notice", level: "warning", message });
           const { config: _config, ...saved } = await save(model, options, io);

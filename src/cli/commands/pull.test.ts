@@ -6,8 +6,10 @@ import { repositoryPath, temporaryDirectory } from "../../base/testing.js";
 import { type FakeHub, startFakeHub } from "../../hub/testing.js";
 import { withCommonOptions } from "../options.js";
 import { createCommand as createList } from "./list.js";
+import { createCommand as createPlan } from "./plan.js";
 import { createCommand as createPull } from "./pull.js";
 import { createCommand as createRemove } from "./rm.js";
+import { createCommand as createShow } from "./show.js";
 
 const stories = repositoryPath("models/stories260K");
 const files = Object.fromEntries(
@@ -59,6 +61,11 @@ describe("pull, list and rm", () => {
       { name: "hf:karpathy/stories260K", family: "llama", parameters: 260_032, type: "F32", path: snapshot },
     ]);
     expect((await run(createList())).out).toMatch(/hf:karpathy\/stories260K +llama +260\.0K +F32/);
+    expect(JSON.parse((await run(createShow(), "hf:karpathy/stories260K", "--json")).out)).toMatchObject({
+      path: snapshot,
+      parameters: 260_032,
+    });
+    expect(JSON.parse((await run(createPlan(), "hf:karpathy/stories260K", "--json")).out).parameters).toBe(260_032);
     expect((await run(createRemove(), "hf:karpathy/stories260K")).out).toMatch(/MiB freed/);
     expect((await run(createList())).out).toContain("no models in");
   });
@@ -78,6 +85,7 @@ describe("pull, list and rm", () => {
   });
 
   test.each([
+    [createShow, ["hf:karpathy/stories260K"], "espalier pull hf:karpathy/stories260K", 2],
     [createPull, ["hf:no/such"], "HTTP 404", 1],
     [createPull, ["nonsense"], "for example hf:", 2],
     [createPull, ["hf:karpathy/stories260K:Q4_K_M"], "no GGUF at all", 2],

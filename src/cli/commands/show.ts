@@ -10,7 +10,8 @@ export function createCommand(): Command {
     .action((path: string, _options: unknown, command: Command) =>
       runCommand(command, async (io) => {
         const { openModel } = await import("../../models/index.js");
-        const model = await openModel(path);
+        const { cachedPath } = await import("../../hub/index.js");
+        const model = await openModel(await cachedPath(path));
         try {
           const facts = await describeModel(model);
           for (const message of model.notices) io.onEvent({ event: "notice", level: "warning", message });
