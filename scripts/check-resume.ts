@@ -4,14 +4,16 @@
  * `stages`, once in every stage, which takes about two.
  *   npm run check:resume [-- RECIPE [KILLS|stages [SEED]]]
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { createRng } from "../src/base/index.js";
-import { temporaryDirectory } from "../src/base/testing.js";
+import { temporaryDirectory, temporaryRoot } from "../src/base/testing.js";
 import { digestRun, killAndResume, killInEachStage, type RunPlace, runPlace, startRun } from "../test/support/runs.js";
 
 const [recipe = "recipes/start.json", kills = "6", seed = "1"] = process.argv.slice(2);
 
+const root = temporaryDirectory();
+process.env[temporaryRoot] = root;
 const whole = runPlace(temporaryDirectory());
 const started = performance.now();
 const { code, errors } = await startRun(recipe, whole).ended;
@@ -30,7 +32,8 @@ for (const place of kills === "stages" ? [await killedInStages()] : await killed
     console.log(`  different: ${name}`);
   }
 }
-console.log(different === 0 ? "the same bytes in every file" : `${different} files differ`);
+console.log(different === 0 ? "the same bytes in every file" : `${different} files differ; they are kept in ${root}`);
+if (different === 0) rmSync(root, { recursive: true, force: true });
 process.exitCode = different === 0 ? 0 : 1;
 
 async function killedInStages(): Promise<RunPlace> {

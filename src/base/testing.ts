@@ -16,6 +16,10 @@ export function repositoryPath(relative: string): string {
   return join(repository, relative);
 }
 
+/** Variable that names the directory in which temporary ones are made. */
+export const temporaryRoot = "ESPALIER_TEST_ROOT";
+
+/** A new directory. A run of the tests removes those of all its tests when it ends. */
 export function temporaryDirectory(): string {
-  return mkdtempSync(join(tmpdir(), "espalier-test-"));
+  return mkdtempSync(join(process.env[temporaryRoot] ?? tmpdir(), "espalier-test-"));
 }
