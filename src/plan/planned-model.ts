@@ -1,7 +1,8 @@
 /** @module What is planned for: a model on disk, a bare `config.json`, or a name of the catalogue. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { EspalierError, fileExists, readJson } from "../base/index.js";
+import { EspalierError, fileExists, openFile, readJson } from "../base/index.js";
+import { readGgufHeader } from "../formats/index.js";
 import { cachedPath } from "../hub/index.js";
 import { canonicalise, ggufExportBytes, type Model, openModel } from "../models/index.js";
 import { catalogueNames, findInCatalogue, similarNames } from "./catalogue.js";
@@ -35,7 +36,8 @@ export async function openPlanned(model: string): Promise<PlannedModel> {
   if (bare) return planned(model, config, shapeFromHub(await readJson(config), config));
   const opened = await openModel(path);
   try {
-    return plannedFile(opened);
+    const planned = plannedFile(opened);
+    return opened.format === "gguf" ? { ...planned, header: { bytes: await headerBytes(path), exact: true } } : planned;
   } finally {
     await opened.close();
   }
@@ -60,6 +62,13 @@ function unknownModel(model: string): EspalierError {
 
 function planned(name: string, source: string, shape: ModelShape): PlannedModel {
   return { name, source, shape, parameters: shapeParameters(shape), header: estimateHeader(shape) };
+}
+
+/** A quantiser copies the metadata of the file that it reads. */
+async function headerBytes(path: string): Promise<number> {
+  const source = await openFile(path);
+  const { tensors } = await readGgufHeader(source).finally(() => source.close());
+  return Math.min(...[...tensors.values()].map(({ offset }) => offset));
 }
 
 /** As an export packs it: llama.cpp has no attention without a feed-forward, and no block without both. */

@@ -38,6 +38,19 @@ describe("espalier plan", () => {
     expect(JSON.parse((await run(path, "--json")).out).sizes).toEqual(facts.sizes);
   });
 
+  test("of a GGUF: with the header that it has, whoever wrote it", async () => {
+    const path = join(temporaryDirectory(), "model.gguf");
+    const model = await openModel(parent);
+    await writeGguf(model, path, {
+      type: "q8_0",
+      name: "a name that is much longer than the one of the model itself, by far",
+    });
+    await model.close();
+    const { sizes } = JSON.parse((await run(path, "--json")).out);
+    const size = sizes.find(({ type }: { type: string }) => type === "Q8_0");
+    expect([size.bytes, size.headerExact]).toEqual([statSync(path).size, true]);
+  });
+
   test("of a name: sizes, memory and what runs it", async () => {
     const { out } = await run("llama-3.1-8b");
     expect(out).toMatch(/Q4_K_M +4,920,739,232 +4\.58 GiB +4\.89/);
