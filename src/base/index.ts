@@ -19,6 +19,7 @@ export {
   writeJsonAtomic,
 } from "./files.js";
 export { collectGarbage, createRssMeter, type RssMeter, treeRssBytes } from "./memory.js";
+export { isAlive } from "./processes.js";
 export { createRng, createRngFromState, type Rng, type RngState } from "./rng.js";
 export { checkSchema, z } from "./schema.js";
 export { type Interval, mean, meanInterval, median, pairedInterval, studentT975 } from "./statistics.js";

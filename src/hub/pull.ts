@@ -11,6 +11,7 @@ import {
   formatBytes,
   freeDiskBytes,
   ignoreEvents,
+  isAlive,
   isNodeError,
   type OnEvent,
   writeFileAtomic,
@@ -123,15 +124,6 @@ async function claim(
       await waiting();
       await sleep(100, undefined, signal ? { signal } : {});
     }
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (cause) {
-    return isNodeError(cause, "EPERM");
   }
 }
 

@@ -7,6 +7,7 @@ import {
   fileError,
   fileExists,
   hashFile,
+  isAlive,
   isNodeError,
   type OnEvent,
   readJson,
@@ -184,15 +185,6 @@ async function claim(work: string): Promise<() => Promise<void>> {
       await rm(join(work, file), { force: true });
   }
   return () => rm(lock, { force: true });
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return isNodeError(error, "EPERM");
-  }
 }
 
 async function hashFiles(directory: string): Promise<Record<string, string>> {

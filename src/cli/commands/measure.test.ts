@@ -1,7 +1,7 @@
-import { afterEach, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import { repositoryPath, temporaryDirectory } from "../../base/testing.js";
 import { checkCostTable } from "../../plan/index.js";
-import { withCommonOptions } from "../options.js";
+import { runCli } from "../testing.js";
 import { createCommand } from "./measure.js";
 
 // Samples short enough for a test; what they measure is not asserted.
@@ -12,23 +12,8 @@ vi.mock("../../pipeline/index.js", async (load) => {
   return { ...pipeline, measureCosts };
 });
 
-afterEach(() => {
-  vi.restoreAllMocks();
-  process.exitCode = 0;
-});
-
 async function run(...options: string[]) {
-  const written = { out: "", error: "" };
-  const keep = (key: "out" | "error") => (text: string | Uint8Array) => {
-    written[key] += String(text);
-    return true;
-  };
-  vi.spyOn(process.stdout, "write").mockImplementation(keep("out"));
-  vi.spyOn(process.stderr, "write").mockImplementation(keep("error"));
-  const parent = repositoryPath("models/stories260K");
-  await withCommonOptions(createCommand()).parseAsync([parent, ...options], { from: "user" });
-  vi.restoreAllMocks();
-  return { ...written, exitCode: process.exitCode ?? 0 };
+  return runCli(createCommand(), [repositoryPath("models/stories260K"), ...options]);
 }
 
 test.each([

@@ -1,27 +1,13 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import { repositoryPath, temporaryDirectory } from "../../base/testing.js";
 import { openModel, writeGguf } from "../../models/index.js";
-import { withCommonOptions } from "../options.js";
+import { runCli } from "../testing.js";
 import { createCommand } from "./plan.js";
 
-afterEach(() => {
-  vi.restoreAllMocks();
-  process.exitCode = 0;
-});
-
 async function run(...words: string[]) {
-  const written = { out: "", error: "" };
-  const keep = (key: "out" | "error") => (text: string | Uint8Array) => {
-    written[key] += String(text);
-    return true;
-  };
-  vi.spyOn(process.stdout, "write").mockImplementation(keep("out"));
-  vi.spyOn(process.stderr, "write").mockImplementation(keep("error"));
-  await withCommonOptions(createCommand()).parseAsync(words, { from: "user" });
-  vi.restoreAllMocks();
-  return { ...written, exitCode: process.exitCode ?? 0 };
+  return runCli(createCommand(), words);
 }
 
 const parent = repositoryPath("models/stories260K");

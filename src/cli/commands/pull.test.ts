@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { repositoryPath, temporaryDirectory } from "../../base/testing.js";
 import { type FakeHub, startFakeHub } from "../../hub/testing.js";
-import { withCommonOptions } from "../options.js";
+import { runCli } from "../testing.js";
 import { createCommand as createList } from "./list.js";
 import { createCommand as createPlan } from "./plan.js";
 import { createCommand as createPull } from "./pull.js";
@@ -29,22 +29,8 @@ afterAll(async () => {
   vi.unstubAllEnvs();
   await hub.close();
 });
-afterEach(() => {
-  vi.restoreAllMocks();
-  process.exitCode = 0;
-});
-
 async function run(command: Command, ...words: string[]) {
-  const written = { out: "", error: "" };
-  const keep = (key: "out" | "error") => (text: string | Uint8Array) => {
-    written[key] += String(text);
-    return true;
-  };
-  vi.spyOn(process.stdout, "write").mockImplementation(keep("out"));
-  vi.spyOn(process.stderr, "write").mockImplementation(keep("error"));
-  await withCommonOptions(command).parseAsync(words, { from: "user" });
-  vi.restoreAllMocks();
-  return { ...written, exitCode: process.exitCode ?? 0 };
+  return runCli(command, words);
 }
 
 describe("pull, list and rm", () => {

@@ -1,8 +1,8 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { temporaryDirectory } from "../../base/testing.js";
-import { withCommonOptions } from "../options.js";
+import { runCli } from "../testing.js";
 import { createCommand } from "./search.js";
 
 const variant = (memory: number, loss: number) => ({ stats: { memory }, metrics: { kl_div: loss } });
@@ -11,24 +11,10 @@ const library = {
   b: { full: variant(10, 0), none: variant(0, 0.5) },
 };
 
-afterEach(() => {
-  vi.restoreAllMocks();
-  process.exitCode = 0;
-});
-
 async function run(value: unknown, ...options: string[]) {
   const path = join(temporaryDirectory(), "library.json");
   writeFileSync(path, typeof value === "string" ? value : JSON.stringify(value));
-  const written = { out: "", error: "" };
-  const keep = (key: "out" | "error") => (text: string | Uint8Array) => {
-    written[key] += String(text);
-    return true;
-  };
-  vi.spyOn(process.stdout, "write").mockImplementation(keep("out"));
-  vi.spyOn(process.stderr, "write").mockImplementation(keep("error"));
-  await withCommonOptions(createCommand()).parseAsync([path, ...options], { from: "user" });
-  vi.restoreAllMocks();
-  return { ...written, exitCode: process.exitCode ?? 0 };
+  return runCli(createCommand(), [path, ...options]);
 }
 
 test("--json prints one object: the proven choice, a pool, a frontier", async () => {
