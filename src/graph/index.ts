@@ -5,6 +5,7 @@ export type { CrossEntropyOptions, KlDivergenceOptions, LanguageHead } from "./l
 export type { ReduceOptions } from "./methods/arrays.js";
 export { type AttentionOptions, causalMask, maskedScore, type RotaryOptions } from "./methods/networks.js";
 export { type EmitOnnxOptions, emitOnnx, type OnnxModel } from "./onnx/emit.js";
+export { createProtoWriter, type ProtoWriter } from "./onnx/proto.js";
 export type { OpKind, OpParams, RotaryPairing } from "./ops/params.js";
 export { optimise } from "./passes/index.js";
 export { digestGraph, printGraph } from "./print.js";

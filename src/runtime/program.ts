@@ -19,7 +19,7 @@ export interface Signature {
 export interface Program extends Signature {
   /**
    * Runs once. `feeds` has a tensor for every input; `into` may have tensors for some outputs, which are then written
-   * in place and returned. Views of larger arrays are fine in both, and nothing is copied on the CPU.
+   * in place and returned; the others get new ones. Views of larger arrays are fine in both, and nothing is copied on the CPU.
    */
   run(feeds: Tensors, into?: Tensors): Promise<Tensors>;
   /** Gives back the session and its memory. The program stays usable: the next run opens a new session. */
@@ -50,10 +50,9 @@ export function createProgram(
     async run(feeds, into = {}) {
       checkTensors(signature.name, "input", signature.inputs, feeds, true);
       checkTensors(signature.name, "output", signature.outputs, into, false);
-      const given = { ...into };
-      for (const { name, dtype, shape } of signature.outputs) {
-        if (pieced.has(name)) given[name] ??= zerosTensor(dtype, shape);
-      }
+      const results = Object.fromEntries(
+        signature.outputs.map(({ name, dtype, shape }) => [name, into[name] ?? zerosTensor(dtype, shape)]),
+      );
       running++;
       try {
         opening ??= openSession(model.bytes, options).catch((error) => {
@@ -63,8 +62,8 @@ export function createProgram(
         const session = await opening;
         await onRun();
         const parts = withParts(feeds, model.inputs, model.inputNames);
-        const results = await session.run(parts, withParts(given, model.outputs, whole));
-        return Object.fromEntries(signature.outputs.map(({ name }) => [name, given[name] ?? results[name]!]));
+        await session.run(parts, withParts(results, model.outputs, whole));
+        return results;
       } finally {
         running--;
       }
