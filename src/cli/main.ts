@@ -19,6 +19,10 @@ const commands: Record<string, { summary: string; load: () => Promise<{ createCo
   search: { summary: "choose one variant per layer of a block library", load: () => import("./commands/search.js") },
   show: { summary: "configuration, blocks, parameters and sizes of a model", load: () => import("./commands/show.js") },
   export: { summary: "write a model as GGUF or Hugging Face directory", load: () => import("./commands/export.js") },
+  quantize: {
+    summary: "write a model in a smaller type, and measure the loss",
+    load: () => import("./commands/quantize.js"),
+  },
   generate: { summary: "continue a prompt", load: () => import("./commands/generate.js") },
   perplexity: { summary: "measure a model on a text", load: () => import("./commands/perplexity.js") },
   doctor: { summary: "devices, libraries, memory and versions", load: () => import("./commands/doctor.js") },

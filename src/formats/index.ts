@@ -12,6 +12,7 @@ export { type GgufHeader, type GgufTensor, readGgufHeader } from "./gguf/header.
 export { quantise } from "./gguf/quantise.js";
 export { type GgufFile, openGguf, openGgufFile } from "./gguf/reader.js";
 export {
+  fileTypeNumbers,
   type GgufArray,
   type GgufEntry,
   type GgufMetadata,

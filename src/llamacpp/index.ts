@@ -10,11 +10,15 @@ export {
   type TokenizeOptions,
 } from "./llamacpp.js";
 export type {
+  Comparison,
   DecodePoint,
   Generated,
+  Importance,
   LlamaCppVersion,
   Positions,
+  QuantiseParams,
   TimedFile,
   TimeSamples,
 } from "./protocol.js";
 export { threadsForBytes } from "./threads.js";
+export { createLlamaCppTools, type LlamaCppTools, type ToolOptions } from "./tools.js";

@@ -62,6 +62,53 @@ export interface GenerateParams {
   seed: number;
 }
 
+export interface QuantiseParams {
+  source: string;
+  target: string;
+  /** `llama_ftype`. */
+  fileType: number;
+  /** Mean squares of the inputs of matrices, by tensor. */
+  importance?: Record<string, Float32Array>;
+  /** `ggml_type` of the tensors whose names match; the first pattern that does decides. Not for matrices of heads and embeddings. */
+  overrides?: [pattern: string, type: number][];
+  /** `ggml_type` of the head. */
+  head?: number;
+  /** `ggml_type` of the embedding table. */
+  embedding?: number;
+  /** Every matrix in the base type of the mixture. */
+  pure?: boolean;
+}
+
+export interface SensitivityParams {
+  /** A model in F32, F16 or BF16. */
+  gguf: string;
+  sequences: number[][];
+  /** Matrices, each with the `ggml_type`s that it is tried in. */
+  tensors: { name: string; types: number[] }[];
+  /** Mean squares of the inputs of matrices, by tensor. */
+  importance?: Record<string, Float32Array>;
+}
+
+export interface Importance {
+  /** Tokens that it was measured on. */
+  tokens: number;
+  /** Mean square of each input of a matrix, by tensor. */
+  meanSquares: Record<string, Float32Array>;
+}
+
+/** A file against the reference on one sequence. */
+export interface Comparison {
+  /** Tokens that were predicted: all but the first. */
+  tokens: number;
+  /** Negative log-likelihood of the predicted tokens, nats, of the reference and of the file. */
+  referenceNll: number;
+  nll: number;
+  /** Sum of KL(reference || file) over the positions that predict a token, nats. */
+  kl: number;
+  /** Positions at which both have the same likeliest token. */
+  sameTop: number;
+}
+
 /** What the process can do: parameters, what it sends on the way, and its result. */
 export interface Methods {
   version: { params: Record<string, never>; part: never; result: LlamaCppVersion };
@@ -73,6 +120,29 @@ export interface Methods {
   };
   time: { params: TimeParams; part: { done: number; total: number }; result: TimeSamples[] };
   generate: { params: GenerateParams; part: { text: string }; result: Generated };
+  quantise: {
+    params: QuantiseParams;
+    part: { done: number; total: number; tensor: string };
+    /** What llama.cpp warned of. */
+    result: { notices: string[] };
+  };
+  importance: {
+    params: { gguf: string; sequences: number[][] };
+    part: { done: number; total: number };
+    result: Importance;
+  };
+  compare: {
+    params: { reference: string; ggufs: string[]; sequences: number[][] };
+    part: { done: number; total: number };
+    /** For each file, a comparison of each sequence. */
+    result: Comparison[][];
+  };
+  sensitivity: {
+    params: SensitivityParams;
+    part: { done: number; total: number };
+    /** Mean KL of each sequence, by tensor and by type. */
+    result: number[][][];
+  };
 }
 
 export interface LlamaCppVersion {

@@ -28,7 +28,19 @@ type Handlers = {
   ) => Promise<Methods[M]["result"]>;
 };
 
-const handlers: Handlers = { version, tokenize, logits, time, generate };
+const handlers: Handlers = {
+  version,
+  tokenize,
+  logits,
+  time,
+  generate,
+  quantise: async (params, { threads }, send) => (await import("./quantiser.js")).quantise(params, threads, send),
+  importance: async (params, { threads }, send) =>
+    (await import("./importance.js")).measureImportance(params, threads, send),
+  sensitivity: async (params, { threads }, send) =>
+    (await import("./sensitivity.js")).measureSensitivity(params, threads, send),
+  compare: async (params, { threads }, send) => (await import("./comparison.js")).compareFiles(params, threads, send),
+};
 
 let loaded: { llama: Llama; gpu: ContextOptions["gpu"] } | undefined;
 

@@ -16,6 +16,7 @@ import {
 } from "../base/index.js";
 import {
   type FloatType,
+  fileTypeNumbers,
   type GgufEntries,
   type GgufEntry,
   type GgufTensorPlan,
@@ -107,8 +108,6 @@ async function checkFree(path: string, overwrite: boolean): Promise<void> {
   });
 }
 
-const fileTypes = { f32: 0, f16: 1, q8_0: 7, bf16: 32 } as const satisfies Record<WritableType, number>;
-
 function generalEntries({ config, sidecars }: Model, type: WritableType, name = sidecars.name): GgufEntries {
   const text = (value: string): GgufEntry => ({ type: "string", value });
   const { architecture } = configToGguf(config);
@@ -116,7 +115,7 @@ function generalEntries({ config, sidecars }: Model, type: WritableType, name = 
     ["general.architecture", text(architecture)],
     ["general.type", text("model")],
     ["general.name", text(name)],
-    ["general.file_type", { type: "u32", value: fileTypes[type] }],
+    ["general.file_type", { type: "u32", value: fileTypeNumbers[type.toUpperCase() as Uppercase<WritableType>] }],
     ["general.quantization_version", { type: "u32", value: 2 }],
   ];
   if (sidecars.licence !== undefined) entries.push(["general.license", text(sidecars.licence)]);

@@ -6,32 +6,34 @@
 import { tensorTypes } from "../formats/index.js";
 import { ggufTensors, type ModelShape, type PlannedTensor, type TensorRole } from "./model-shape.js";
 
-/** Types of tensors that mixtures are made of. */
-export type QuantType =
-  | "F32"
-  | "F16"
-  | "BF16"
-  | "Q4_0"
-  | "Q4_1"
-  | "Q5_0"
-  | "Q5_1"
-  | "Q8_0"
-  | "Q2_K"
-  | "Q3_K"
-  | "Q4_K"
-  | "Q5_K"
-  | "Q6_K"
-  | "IQ1_S"
-  | "IQ1_M"
-  | "IQ2_XXS"
-  | "IQ2_XS"
-  | "IQ2_S"
-  | "IQ3_XXS"
-  | "IQ3_S"
-  | "IQ4_NL"
-  | "IQ4_XS"
-  | "TQ1_0"
-  | "TQ2_0";
+/** Types of tensors that mixtures are made of, the largest first. */
+export const quantTypes = [
+  "F32",
+  "F16",
+  "BF16",
+  "Q8_0",
+  "Q6_K",
+  "Q5_1",
+  "Q5_0",
+  "Q5_K",
+  "Q4_1",
+  "Q4_0",
+  "Q4_K",
+  "IQ4_NL",
+  "IQ4_XS",
+  "Q3_K",
+  "IQ3_S",
+  "IQ3_XXS",
+  "Q2_K",
+  "IQ2_S",
+  "IQ2_XS",
+  "IQ2_XXS",
+  "TQ2_0",
+  "IQ1_M",
+  "TQ1_0",
+  "IQ1_S",
+] as const;
+export type QuantType = (typeof quantTypes)[number];
 
 /** Where a tensor stands among those of its role, and what the file is made with. */
 interface Place {
@@ -172,6 +174,8 @@ export interface FileTypeOptions {
   head?: QuantType;
   /** Of the embedding table, in place of the mixture's; it wins where the table is the head too. */
   embedding?: QuantType;
+  /** Of single tensors by name, in place of the mixture's; undefined leaves the choice to the mixture. */
+  override?: (tensor: string) => QuantType | undefined;
 }
 
 export interface TypedTensor extends PlannedTensor {
@@ -187,16 +191,18 @@ export function typedTensors(shape: ModelShape, fileType: FileType, options: Fil
   const seen = new Map<TensorRole, number>();
   return tensors.map((tensor) => {
     const { role } = tensor;
-    const index = seen.get(role) ?? 0;
-    seen.set(role, index + 1);
     if (role === "kept") return { ...tensor, type: "F32" };
     const stated = role === "head" ? options.head : role === "embedding" ? options.embedding : undefined;
     if (stated) return { ...tensor, type: stated };
     if (!isQuantised(mixture.base)) return { ...tensor, type: mixture.base };
+    const override = options.override?.(tensor.name);
+    if (override) return { ...tensor, type: fittingType(override, tensor) };
+    const index = seen.get(role) ?? 0;
+    seen.set(role, index + 1);
     const type = isHead(role, shape)
       ? (options.head ?? headType(mixture, tensor))
       : context.typeOf(mixture, role, index);
-    return { ...tensor, type: fallback(type, tensor) };
+    return { ...tensor, type: fittingType(type, tensor) };
   });
 }
 
@@ -289,7 +295,7 @@ function ofEightExperts(fileType: FileType, low: boolean, role: TensorRole, plac
 }
 
 /** Rows that a type's blocks do not divide get a type of smaller blocks, and F16 where those do not divide them either. */
-function fallback(type: QuantType, { shape }: PlannedTensor): QuantType {
+export function fittingType(type: QuantType, { shape }: Pick<PlannedTensor, "shape">): QuantType {
   const width = shape.at(-1)!;
   if (width % layoutOf(type).block === 0) return type;
   const smaller = smallerBlocks(type);

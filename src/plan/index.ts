@@ -24,7 +24,19 @@ export {
 } from "./costs.js";
 export { decodeSpeed, type SpeedBand } from "./decode-speed.js";
 export { type Forecast, forecastDisk, forecastReshape, type Machine, type ReshapeWork } from "./dry-run.js";
-export { type FileType, fileTypeBytes, fileTypes, needsImatrix, type QuantType, typedTensors } from "./file-types.js";
+export {
+  type FileType,
+  type FileTypeOptions,
+  fileTypeBytes,
+  fileTypes,
+  fittingType,
+  needsImatrix,
+  type QuantType,
+  quantTypes,
+  type TypedTensor,
+  tensorBytes,
+  typedTensors,
+} from "./file-types.js";
 export { type BestFit, findBest, fitGpu, type GpuFit, listFits } from "./gpu-fit.js";
 export { findGpu, type Gpu, listGpus } from "./gpus.js";
 export { type CacheType, cacheTypes, kvCacheBytesPerToken } from "./kv-cache.js";
