@@ -4,13 +4,14 @@ import type { GpuFit, PageRow, PlannedSize } from "../plan/index.js";
 import type { Planned } from "./commands/plan.js";
 
 export function renderPlan({ facts, fits, listed }: Planned): string {
-  const { page, server, best } = facts;
-  const bare = !listed && !page && !server && !best;
+  const { page, server, best, thisMachine } = facts;
+  const bare = !listed && !page && !server && !best && !thisMachine;
   return [
     `${facts.model}: ${facts.architecture}, ${facts.parameters.toLocaleString("en-US")} parameters, ${facts.layers} layers, from ${facts.source}`,
     "",
     ...(bare ? [...renderSizes(facts.sizes, facts.parameters), ""] : []),
     ...(page ? renderPage(page) : server ? renderServer(server) : best ? renderBest(best) : renderMemory(facts)),
+    ...(thisMachine ? ["", ...renderMachine(thisMachine)] : []),
     ...(listed ? ["", ...renderGpus(fits, facts.layers)] : []),
   ].join("\n");
 }
@@ -55,6 +56,19 @@ function renderMemory({ memory, kvCache, use }: Planned["facts"]): string[] {
     `${use.type} with ${tokens}: ${formatBytes(gpu.total)} on the GPU, and ${formatBytes(ram.total)} beside it for the embedding`,
     ...bars,
     `  the cache takes ${each.toLocaleString("en-US")} bytes a token${padded}; compute is an estimate`,
+  ];
+}
+
+function renderMachine(machine: NonNullable<Planned["facts"]["thisMachine"]>): string[] {
+  const { processor, threads, neededBytes, memoryBytes, freeBytes, fits, fitsNow, type, measuredType } = machine;
+  const { low, expected, bound } = machine.tokensPerSecond;
+  const room = fits ? (fitsNow ? "fits" : "fits, once other programs give memory back") : "does not fit";
+  const stoodFor = measuredType === type ? "" : `, from ${measuredType} by what types keep of a GPU's bandwidth`;
+  return [
+    `this machine: ${processor}, ${threads} threads, ${formatBytes(memoryBytes)} of memory, ${formatBytes(freeBytes)} free`,
+    `  ${type} on the processor needs ${formatBytes(neededBytes)}: ${room}`,
+    `  ${expected.toFixed(1)} tokens/s with a full context (${low.toFixed(1)} to ${bound.toFixed(1)}), prompts ${machine.promptTokensPerSecond.toFixed(0)} tokens/s${stoodFor}`,
+    `  measured in ${machine.seconds.toFixed(0)} s: weights are read at ${(machine.bandwidth.mean / 1e9).toFixed(1)} GB/s, prompts run at ${(machine.promptFlops / 1e9).toFixed(0)} GFLOP/s`,
   ];
 }
 

@@ -22,4 +22,5 @@ export {
   type StoreContext,
   type StoreEntry,
 } from "./store.js";
+export { fitMachine, type MachineFit, type MeasuredMachine, measureThisMachine } from "./this-machine.js";
 export { logitTolerance, type Verified, verifyGguf, verifyHub } from "./verify.js";

@@ -1,3 +1,4 @@
+export { activeParameters } from "./active-parameters.js";
 export {
   type CostTable,
   type CostUse,
@@ -22,7 +23,7 @@ export {
   reachOf,
   totalCost,
 } from "./costs.js";
-export { decodeSpeed, type SpeedBand } from "./decode-speed.js";
+export { bytesReadPerStep, decodeSpeed, type SpeedBand, typeEfficiency } from "./decode-speed.js";
 export { type Forecast, forecastDisk, forecastReshape, type Machine, type ReshapeWork } from "./dry-run.js";
 export {
   type FileType,

@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { EspalierError } from "../../base/index.js";
+import type { MeasuredMachine } from "../../pipeline/index.js";
 import type { GpuFit, LlamaCppUse, PlannedModel, ServerUse } from "../../plan/index.js";
 import { nonNegativeNumber, positiveInteger } from "../options.js";
 import { type CommandIo, runCommand } from "../output.js";
@@ -21,6 +22,7 @@ export function createCommand(): Command {
     .option("--no-flash-attention", "llama.cpp without it: values of every layer are as wide as the widest layer's")
     .option("--gpus", "list every GPU, pair and Mac that runs it")
     .option("--gpu <name>", "what of the model this GPU holds")
+    .option("--this-machine", "whether it fits here, and how fast: measured on this processor in half a minute")
     .option("--find-best", "for each file type the fastest GPU, pair or Mac at the price of --max-price")
     .option("--max-price <usd>", "what the GPU or machine may cost", nonNegativeNumber, 2000)
     .option("--server <gpu>", "tokens a second of a server of these GPUs, with the best tensor parallelism")
@@ -35,6 +37,7 @@ Examples:
   $ espalier plan llama-3.1-8b --gpus
   $ espalier plan llama-3.1-70b llama-3.3-nemotron-super-49b --type Q4_K_M --context 32768
   $ espalier plan path/to/model --gpu "RTX 4090"
+  $ espalier plan llama-3.2-1b --this-machine --type Q4_K_M
   $ espalier plan llama-3.1-nemotron-51b llama-3.1-70b --server "H100 SXM" --input 128 --output 1024
   $ espalier plan llama-3.1-70b --find-best --max-price 4000
   $ espalier plan nemotron-4-340b --page`,
@@ -52,6 +55,7 @@ interface PlanOptions {
   flashAttention: boolean;
   gpus?: boolean;
   gpu?: string;
+  thisMachine?: boolean;
   findBest?: boolean;
   maxPrice: number;
   server?: string;
@@ -65,13 +69,21 @@ async function plan(io: CommandIo, models: readonly string[], options: PlanOptio
   const { openPlanned } = await import("../../plan/index.js");
   const use = await checkUse(options);
   const server = options.server === undefined ? undefined : await checkServer(options);
+  const machine = options.thisMachine ? await measureHere(io, use) : undefined;
   const plans: Planned[] = [];
-  for (const model of models) plans.push(await planOne(await openPlanned(model), { use, server, options }));
+  for (const model of models) plans.push(await planOne(await openPlanned(model), { use, server, machine, options }));
   const [only] = plans;
   const alone = plans.length === 1;
   io.result(alone ? only!.facts : plans.map(({ facts }) => facts), () =>
     alone ? renderPlan(only!) : renderPlans(plans),
   );
+}
+
+async function measureHere(io: CommandIo, { type }: Use): Promise<MeasuredMachine> {
+  const { measureThisMachine } = await import("../../pipeline/index.js");
+  const { defaultThreads } = await import("../../runtime/index.js");
+  io.onEvent({ event: "stage-start", stage: "machine", title: "three layers of random weights timed in llama.cpp" });
+  return measureThisMachine(type, { threads: io.threads ?? defaultThreads(), signal: io.signal });
 }
 
 async function checkUse({ type, context, batch, cache, flashAttention }: PlanOptions) {
@@ -104,10 +116,11 @@ export type Planned = Awaited<ReturnType<typeof planOne>>;
 interface Asked {
   use: Use;
   server: ServerUse | undefined;
+  machine: MeasuredMachine | undefined;
   options: PlanOptions;
 }
 
-async function planOne(model: PlannedModel, { use, server, options }: Asked) {
+async function planOne(model: PlannedModel, { use, server, machine, options }: Asked) {
   const {
     findBest,
     findGpu,
@@ -143,6 +156,7 @@ async function planOne(model: PlannedModel, { use, server, options }: Asked) {
     ...(options.findBest && {
       best: best.map((fit) => ({ ...gpuFacts(fit, { ...use, type: fit.type }), priceUsd: fit.priceUsd })),
     }),
+    ...(machine && { thisMachine: await machineFacts(model, use, machine) }),
     ...(server && { server: await serverFacts(model, server, options.server!) }),
     ...(page && { page: modelPage(shape) }),
   };
@@ -166,6 +180,11 @@ async function serverFacts({ shape }: PlannedModel, use: ServerUse, name: string
     costPerMonth: monthly ?? null,
     costPerMillionTokens: cost ?? null,
   };
+}
+
+async function machineFacts({ shape }: PlannedModel, use: Use, machine: MeasuredMachine) {
+  const { fitMachine } = await import("../../pipeline/index.js");
+  return { ...machine, ...fitMachine(shape, use, machine), measuredType: machine.type, type: use.type };
 }
 
 function gpuFacts(fit: GpuFit, { type, context }: Use) {
