@@ -9,7 +9,7 @@ export function renderPlan({ facts, fits, listed }: Planned): string {
   return [
     `${facts.model}: ${facts.architecture}, ${facts.parameters.toLocaleString("en-US")} parameters, ${facts.layers} layers, from ${facts.source}`,
     "",
-    ...(bare ? [...renderSizes(facts.sizes, facts.parameters), ""] : []),
+    ...(bare ? [...renderSizes(facts.sizes, facts.parameters), renderSafetensors(facts.safetensors), ""] : []),
     ...(page ? renderPage(page) : server ? renderServer(server) : best ? renderBest(best) : renderMemory(facts)),
     ...(thisMachine ? ["", ...renderMachine(thisMachine)] : []),
     ...(listed ? ["", ...renderGpus(fits, facts.layers)] : []),
@@ -36,6 +36,11 @@ function renderSizes(sizes: readonly PlannedSize[], parameters: number): string[
     `type              ${"bytes of the file".padStart(18)} ${"".padStart(12)} ${"bits".padStart(7)}   (${header})`,
     ...lines,
   ];
+}
+
+function renderSafetensors(sizes: Planned["facts"]["safetensors"]): string {
+  const each = sizes.map(({ type, tensorBytes }) => `${type} ${formatBytes(tensorBytes)}`);
+  return `safetensors, as servers load them: ${each.join(", ")}`;
 }
 
 function renderMemory({ memory, kvCache, use }: Planned["facts"]): string[] {
@@ -171,7 +176,9 @@ function renderServer(server: ServerFacts): string[] {
   const { gpu, type, input, output, tensorParallel, batch, headsDoNotDivideBy } = server;
   const use = `${type} on ${gpu}, ${input} tokens in and ${output} out`;
   const heads = headsDoNotDivideBy.length > 0 ? [`  heads do not divide by ${headsDoNotDivideBy.join(", ")}`] : [];
-  if (tensorParallel === null) return [`${use}: does not fit on eight`, ...heads];
+  if (tensorParallel === null) {
+    return [`${use}: does not fit on eight`, ...heads, ...server.parallel.map(renderShare)];
+  }
   const rent = server.costPerMonth === null ? "no rent known" : `$${server.costPerMonth.toFixed(0)} a month`;
   const price =
     server.costPerMillionTokens === null ? "" : `, $${server.costPerMillionTokens.toFixed(2)} a million tokens`;
@@ -179,8 +186,16 @@ function renderServer(server: ServerFacts): string[] {
     `${use}: ${server.tokensPerSecondPerGpu!.toFixed(0)} tokens/s a GPU`,
     `  tensor parallelism ${tensorParallel}, ${batch} sequences at once, ${rent}${price}`,
     ...heads,
+    ...server.parallel.map(renderShare),
     "  fitted to twelve published figures of one card (docs/plan.md); elsewhere an estimate",
   ];
+}
+
+function renderShare({ gpus, weightBytes, kvBytesPerToken, reason }: ServerFacts["parallel"][number]): string {
+  const each = `  ${gpus} GPU${gpus > 1 ? "s" : ""}: ${formatBytes(weightBytes)} of weights each`;
+  return reason
+    ? `${each}, but ${reason}`
+    : `${each}, ${kvBytesPerToken.toLocaleString("en-US")} bytes a token of 16-bit cache`;
 }
 
 function renderPage(page: readonly PageRow[]): string[] {

@@ -51,6 +51,13 @@ export { publishedThroughput } from "./published-throughput.js";
 export { type QualityFigure, qualityOf } from "./quality.js";
 export { shapeFromHub, shapeOf } from "./read-shape.js";
 export {
+  type ParallelShare,
+  parallelShare,
+  type SafetensorsType,
+  safetensorsBytes,
+  safetensorsTypes,
+} from "./server-memory.js";
+export {
   bestServerSpeed,
   dividesHeads,
   type ServerSpeed,

@@ -131,6 +131,8 @@ async function planOne(model: PlannedModel, { use, server, machine, options }: A
     modelPage,
     plannedSizes,
     qualityOf,
+    safetensorsBytes,
+    safetensorsTypes,
   } = await import("../../plan/index.js");
   const { gpus, gpu, page, maxPrice } = options;
   const { shape, name, parameters, source } = model;
@@ -145,6 +147,7 @@ async function planOne(model: PlannedModel, { use, server, machine, options }: A
     parameters,
     layers: shape.blocks.length,
     sizes: plannedSizes(model),
+    safetensors: safetensorsTypes.map((type) => ({ type, tensorBytes: safetensorsBytes(shape, type) })),
     kvCache: {
       bytesPerToken: kvCacheBytesPerToken(shape, use),
       bytesPerTokenWithoutFlashAttention: kvCacheBytesPerToken(shape, { ...use, flashAttention: false }),
@@ -166,8 +169,11 @@ async function planOne(model: PlannedModel, { use, server, machine, options }: A
 /** Rent of a month, every hour of it. */
 const hoursOfMonth = 730;
 
+/** How a server's checkpoint is stored. */
+const checkpointTypes = { bf16: "BF16", fp8: "FP8", int4: "AWQ" } as const;
+
 async function serverFacts({ shape }: PlannedModel, use: ServerUse, name: string) {
-  const { bestServerSpeed, dividesHeads, findGpu } = await import("../../plan/index.js");
+  const { bestServerSpeed, dividesHeads, findGpu, parallelShare } = await import("../../plan/index.js");
   const gpu = findGpu(name);
   const speed = bestServerSpeed(shape, use, gpu);
   const monthly = speed && gpu.hourly && speed.tensorParallel * gpu.hourly.usd * hoursOfMonth;
@@ -176,6 +182,7 @@ async function serverFacts({ shape }: PlannedModel, use: ServerUse, name: string
     gpu: gpu.name,
     ...use,
     ...(speed ?? { tensorParallel: null, batch: null, tokensPerSecondPerGpu: null, weightBytesPerGpu: null }),
+    parallel: [1, 2, 4, 8].map((gpus) => parallelShare(shape, checkpointTypes[use.type], gpus)),
     headsDoNotDivideBy: [2, 4, 8].filter((count) => !dividesHeads(shape, count)),
     costPerMonth: monthly ?? null,
     costPerMillionTokens: cost ?? null,
