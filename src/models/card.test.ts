@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { renderModelCard } from "./card.js";
+import { parentInCard, renderModelCard } from "./card.js";
 import { modelParameters } from "./config.js";
 import { gqa, linear, swiglu, testConfig } from "./testing.js";
 
@@ -75,4 +75,18 @@ test("a parent without a stated licence is said to have none", () => {
   const config = testConfig();
   const facts = { name: "child", parent: { name: "parent", parameters: 1e6 }, config, changes: ["x"] };
   expect(renderModelCard(facts)).toContain("parent states no licence: ask its makers before publishing.");
+});
+
+test.each([
+  ['---\nbase_model: "owner/parent"\n---\n# child', "owner/parent"],
+  ["---\nlicense: mit\nbase_model:\n- owner/parent\n- owner/other\n---\n", "owner/parent"],
+  ["---\nbase_model: owner/parent\ntags:\n- x\n---\n", "owner/parent"],
+  ["# a model of its own", undefined],
+])("the parent in a card: %j", (card, parent) => {
+  expect(parentInCard(card)).toBe(parent);
+});
+
+test("a parent that is no repository is read from the sentence", () => {
+  const facts = { name: "child", parent: { name: "my-model", parameters: 1e6 }, config: testConfig(), changes: ["x"] };
+  expect(parentInCard(renderModelCard(facts))).toBe("my-model");
 });

@@ -108,3 +108,10 @@ function licenceText({ licence, legalFiles = [], parent }: CardFacts): string {
 function limits(parent: string): string {
   return `It knows nothing that ${parent} did not know, repeats its biases, and may have lost skills that were not measured above.`;
 }
+
+/** What a model card says that the model was made from: its `base_model`, or the sentence that Espalier writes. */
+export function parentInCard(card: string): string | undefined {
+  const [, front = ""] = /^---\n(.*?)\n---/s.exec(card) ?? [];
+  const [, base] = /^base_model:\s*(?:\n?\s*-\s*)?["']?([^"'\n[\]]+?)["']?\s*$/m.exec(front) ?? [];
+  return base ?? /, made from \*\*(.+?)\*\*/.exec(card)?.[1];
+}

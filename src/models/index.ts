@@ -1,6 +1,6 @@
 export { type BlockInputs, buildAttention, buildFfn, type HeadsQkv, type WeightValues } from "./blocks/index.js";
 export { type CanonicalModel, canonicalise } from "./canonical.js";
-export { type CardFacts, renderModelCard } from "./card.js";
+export { type CardFacts, parentInCard, renderModelCard } from "./card.js";
 export { chatTemplateOf } from "./chat.js";
 export * from "./config.js";
 export { configFromHub } from "./families/index.js";

@@ -1,57 +1,112 @@
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { Command } from "commander";
-import { formatBytes, formatCount } from "../../base/index.js";
-import type { CachedSnapshot } from "../../hub/index.js";
+import { fileError, fileExists, formatBytes, formatCount } from "../../base/index.js";
 import { type CommandIo, runCommand } from "../output.js";
 
 export function createCommand(): Command {
   return new Command("list")
-    .description("Lists the models of the Hugging Face cache: family, parameters, type and size.")
-    .addHelpText("after", "\nExample:\n  $ espalier list --json")
-    .action((_options: unknown, command: Command) => runCommand(command, list));
+    .description("Lists models with family, parameters, type, size, and what each was made from.")
+    .argument("[folders...]", "folders whose models are listed (default: the Hugging Face cache)")
+    .addHelpText("after", "\nExamples:\n  $ espalier list --json\n  $ espalier list out/")
+    .action((folders: string[], _options: unknown, command: Command) =>
+      runCommand(command, (io) => (folders.length > 0 ? listFolders(io, folders) : listHubCache(io))),
+    );
 }
 
-async function list(io: CommandIo): Promise<void> {
+interface Listed extends Facts {
+  name: string;
+  path: string;
+  bytes: number;
+}
+
+async function listHubCache(io: CommandIo): Promise<void> {
   const { hubCacheDirectory, listCache } = await import("../../hub/index.js");
   const cache = hubCacheDirectory();
   const snapshots = await listCache(cache);
-  const models = (await Promise.all(snapshots.map(modelsOf))).flat();
-  io.result({ cache, models }, () => {
-    if (models.length === 0) return `no models in ${cache}; \`espalier pull\` fetches one`;
-    const rows = models.map(({ name, family, parameters, type, bytes }) => [
-      name,
-      family ?? "-",
-      parameters === null ? "-" : formatCount(parameters),
-      type ?? "-",
-      formatBytes(bytes),
-    ]);
-    const table = [["name", "family", "parameters", "type", "size"], ...rows];
-    const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-    return table
-      .map((row) =>
-        row
-          .map((cell, i) => cell.padEnd(widths[i]!))
-          .join("  ")
-          .trimEnd(),
-      )
-      .join("\n");
-  });
+  const models = (
+    await Promise.all(
+      snapshots.map(async ({ repository, commit, path, files }) => {
+        const found = await modelsIn(path, files);
+        return found.map((model) => {
+          const name = model.name === "" ? `hf:${repository}` : `hf:${repository}/${model.name}`;
+          return { ...model, name, repository, commit };
+        });
+      }),
+    )
+  ).flat();
+  io.result({ cache, models }, () =>
+    models.length === 0 ? `no models in ${cache}; \`espalier pull\` fetches one` : renderModels(models),
+  );
 }
 
-/** A directory of safetensors is one model, each GGUF another; what cannot be read is listed without its facts. */
-async function modelsOf({ repository, commit, path, files, bytes }: CachedSnapshot) {
-  const { join } = await import("node:path");
+async function listFolders(io: CommandIo, folders: readonly string[]): Promise<void> {
+  const models: Listed[] = [];
+  for (const folder of folders) {
+    for (const [directory, files] of await filesByDirectory(folder)) {
+      const found = await modelsIn(directory, files);
+      models.push(...found.map((model) => ({ ...model, name: join(directory, model.name) })));
+    }
+  }
+  io.result({ folders, models }, () =>
+    models.length === 0 ? `no models in ${folders.join(", ")}` : renderModels(models),
+  );
+}
+
+async function filesByDirectory(folder: string): Promise<Map<string, FileSize[]>> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch((cause) => {
+    throw fileError(folder, cause);
+  });
+  const directories = new Map<string, FileSize[]>();
+  for (const entry of entries.filter((one) => one.isFile())) {
+    const { size } = await stat(join(entry.parentPath, entry.name));
+    directories.set(entry.parentPath, [...(directories.get(entry.parentPath) ?? []), { path: entry.name, size }]);
+  }
+  return new Map([...directories].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function renderModels(models: readonly Listed[]): string {
+  const rows = models.map(({ name, family, parameters, type, bytes, parent }) => [
+    name,
+    family ?? "-",
+    parameters === null ? "-" : formatCount(parameters),
+    type ?? "-",
+    formatBytes(bytes),
+    parent ?? "-",
+  ]);
+  const lines = [["name", "family", "parameters", "type", "size", "made from"], ...rows];
+  const widths = lines[0]!.map((_, column) => Math.max(...lines.map((row) => row[column]!.length)));
+  const line = (row: readonly string[]) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ");
+  return lines.map((row) => line(row).trimEnd()).join("\n");
+}
+
+interface FileSize {
+  path: string;
+  size: number;
+}
+
+/**
+ * A directory of safetensors is one model, without a name of its own; each GGUF is another. What cannot be read is listed
+ * without its facts.
+ */
+async function modelsIn(directory: string, files: readonly FileSize[]): Promise<Listed[]> {
+  const sum = (some: readonly FileSize[]) => some.reduce((bytes, { size }) => bytes + size, 0);
   const ggufs = files.filter((file) => file.path.endsWith(".gguf"));
   const whole = files.some((file) => file.path.endsWith(".safetensors"))
-    ? [{ name: `hf:${repository}`, path, bytes: bytes - ggufs.reduce((sum, { size }) => sum + size, 0) }]
+    ? [{ name: "", path: directory, bytes: sum(files) - sum(ggufs) }]
     : [];
-  const single = ggufs.map((file) => ({
-    name: `hf:${repository}/${file.path}`,
-    path: join(path, file.path),
-    bytes: file.size,
-  }));
+  const single = ggufs.map(({ path, size }) => ({ name: path, path: join(directory, path), bytes: size }));
+  const parent = await parentOf(join(directory, "README.md"));
   return Promise.all(
-    [...whole, ...single].map(async (model) => ({ ...model, repository, commit, ...(await factsOf(model.path)) })),
+    [...whole, ...single].map(async (model) => ({ ...model, ...(await factsOf(model.path)), parent })),
   );
+}
+
+/** As the model card says it. */
+async function parentOf(card: string): Promise<string | null> {
+  const { parentInCard } = await import("../../models/index.js");
+  const text = await readFile(card, "utf8").catch(() => "");
+  return parentInCard(text) ?? null;
 }
 
 interface Facts {
@@ -59,9 +114,10 @@ interface Facts {
   parameters: number | null;
   /** The type that most of the weights have. */
   type: string | null;
+  parent: string | null;
 }
 
-async function factsOf(path: string): Promise<Facts> {
+async function factsOf(path: string): Promise<Omit<Facts, "parent">> {
   const { modelParameters, openModel } = await import("../../models/index.js");
   try {
     const model = await openModel(path);
@@ -76,8 +132,6 @@ async function factsOf(path: string): Promise<Facts> {
 
 async function mostBytes(path: string): Promise<string | null> {
   const { openGgufFile, openSafetensorsFile, openShardedSafetensors } = await import("../../formats/index.js");
-  const { fileExists } = await import("../../base/index.js");
-  const { join } = await import("node:path");
   const index = join(path, "model.safetensors.index.json");
   const sharded = await fileExists(index);
   const file = path.endsWith(".gguf")

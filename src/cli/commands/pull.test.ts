@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
@@ -54,6 +54,16 @@ describe("pull, list and rm", () => {
     expect(JSON.parse((await run(createPlan(), "hf:karpathy/stories260K", "--json")).out).parameters).toBe(260_032);
     expect((await run(createRemove(), "hf:karpathy/stories260K")).out).toMatch(/MiB freed/);
     expect((await run(createList())).out).toContain("no models in");
+  });
+
+  test("folders are listed with what their models were made from", async () => {
+    const folder = temporaryDirectory();
+    cpSync(repositoryPath("models/stories260K"), join(folder, "child"), { recursive: true });
+    writeFileSync(join(folder, "child", "README.md"), '---\nbase_model: "owner/parent"\n---\n');
+    const { models } = JSON.parse((await run(createList(), folder, "--json")).out);
+    expect(models).toMatchObject([{ name: join(folder, "child"), parameters: 260_032, parent: "owner/parent" }]);
+    expect((await run(createList(), folder)).out).toMatch(/made from\n.*owner\/parent/);
+    expect((await run(createList(), join(folder, "nowhere"))).error).toContain("nowhere");
   });
 
   test("of a file at an address", async () => {
