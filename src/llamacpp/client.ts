@@ -2,10 +2,9 @@
  * @module The parent's side of the child process. A ggml assertion aborts its process, so llama.cpp never runs in
  * ours: whatever ends the child becomes one error, and the next call starts a new child.
  */
-import { type ChildProcess, fork } from "node:child_process";
-import { createRequire } from "node:module";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import type { ChildProcess } from "node:child_process";
 import { EspalierError } from "../base/index.js";
+import { crashed, forkWorker, holdOpen, keepLastLines, whenClosed } from "./child-process.js";
 import type { ContextOptions, Methods, Reply, Request } from "./protocol.js";
 
 export interface CallOptions<Part> {
@@ -57,32 +56,18 @@ interface Worker {
 }
 
 function startWorker(): Worker {
-  const child = forkWorker();
-  const log = keepLastLines(child, 12);
+  const child = forkWorker("worker");
+  const log = keepLastLines(child);
+  const hold = holdOpen(child);
   let ended: string | undefined;
-  const closed = new Promise<void>((resolve) => {
-    child.once("error", (error) => {
-      ended ??= error.message;
-      resolve();
-    });
-    // "close" comes after "exit", once standard error has been read to its end.
-    child.once("close", (code, signal) => {
-      ended ??= signal ?? `exit code ${code}`;
-      resolve();
-    });
+  const closed = whenClosed(child).then((reason) => {
+    ended = reason;
   });
-  // An idle child must not keep this process alive; its channel closes with us, and then it ends itself.
-  const hold = (on: boolean) => {
-    for (const handle of [child, child.channel, child.stderr as unknown as { ref(): void; unref(): void } | null]) {
-      on ? handle?.ref() : handle?.unref();
-    }
-  };
-  hold(false);
 
   return {
     alive: () => ended === undefined && child.connected && !child.killed,
     async ask(request, where, { signal, onPart }) {
-      hold(true);
+      hold(1);
       const abort = () => child.kill("SIGKILL");
       signal?.addEventListener("abort", abort, { once: true });
       const { settled, release } = reply(child, request, where, onPart);
@@ -97,11 +82,11 @@ function startWorker(): Worker {
       } finally {
         release();
         signal?.removeEventListener("abort", abort);
-        hold(false);
+        hold(-1);
       }
     },
     async kill() {
-      hold(true);
+      hold(1);
       child.kill("SIGKILL");
       await closed;
     },
@@ -123,38 +108,4 @@ function reply(child: ChildProcess, request: Request, where: string, onPart?: (p
     child.send(request, () => {});
   });
   return { settled, release: () => child.off("message", listen) };
-}
-
-function crashed(where: string, ended: string, log: string[]): EspalierError {
-  return new EspalierError({
-    where,
-    expected: "llama.cpp to run it",
-    found: [`the end of its process (${ended})`, ...log].join("\n  "),
-    fix: "the lines above are llama.cpp's own; a truncated file or a block that it cannot hold is the usual cause",
-  });
-}
-
-function forkWorker(): ChildProcess {
-  const built = new URL("./worker.js", import.meta.url);
-  // Run from the sources (tests, tsx) the worker is TypeScript too, and tsx is there to load it.
-  const fromSource = import.meta.url.endsWith(".ts");
-  const tsx = () => pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-  return fork(fileURLToPath(fromSource ? new URL("./worker.ts", import.meta.url) : built), [], {
-    execArgv: fromSource ? ["--import", tsx()] : [],
-    serialization: "advanced",
-    stdio: ["ignore", "ignore", "pipe", "ipc"],
-    // A group of its own: Ctrl-C in a terminal is the parent's to answer. The child ends when its channel closes.
-    detached: process.platform !== "win32",
-    // On an assertion ggml would start a debugger to print a backtrace. node-llama-cpp ends on a CI that is no boolean.
-    env: { ...process.env, GGML_NO_BACKTRACE: "1", CI: "false" },
-  });
-}
-
-/** The last lines that the child wrote on standard error: what llama.cpp says before it dies. */
-function keepLastLines(child: ChildProcess, count: number): () => string[] {
-  let text = "";
-  child.stderr?.setEncoding("utf8").on("data", (chunk: string) => {
-    text = (text + chunk).slice(-16_384);
-  });
-  return () => text.split("\n").filter(Boolean).slice(-count);
 }

@@ -1,3 +1,17 @@
+export { createInferenceEngine } from "./inference/engine.js";
+export { schemaToGbnf } from "./inference/json-schema.js";
+export type {
+  Completion,
+  CompletionRequest,
+  CompletionTimings,
+  Grammar,
+  InferenceEngine,
+  LoadedModel,
+  LoadOptions,
+  ModelInfo,
+  Sampling,
+  TokenLogprob,
+} from "./inference.js";
 export {
   createLlamaCpp,
   type GenerateOptions,

@@ -20,34 +20,97 @@ export interface NativeContext {
   disposeSequence(sequence: number): void;
   /** Forgets positions [start, end); false where the cache cannot. */
   removeTokenCellsFromSequence(sequence: number, start: number, end: number): boolean;
+  /** First position that the cache of a sequence still holds; -1 where it is empty. */
+  getSequenceKvCacheMinPosition(sequence: number): number;
+  getMemoryBreakdown(): { cpuRam: number; gpuVram: number };
+  /** Throws where the vocabularies differ. */
+  ensureDraftContextIsCompatibleForSpeculative(draft: NativeContext): void;
+  /** Of the last token, or pooled as the model asks. */
+  getEmbedding(tokens: number): Float64Array;
+  sampleToken(batchIndex: number, sampler: unknown): Promise<number>;
   sampleToken(
     batchIndex: number,
     sampler: unknown,
     probabilities: boolean,
     confidence: boolean,
-    logits: boolean,
-  ): Promise<[token: number, probabilities: undefined, confidence: undefined, logits: number[] | undefined]>;
+    logits: boolean | LogitFilter,
+    totalLogitWeight?: boolean,
+  ): Promise<
+    [
+      token: number,
+      probabilities: undefined,
+      confidence: undefined,
+      logits: number[] | undefined,
+      totalLogitWeight: number | undefined,
+    ]
+  >;
+}
+
+/** Which logits come back. Of 3.22.1 `includeMax` does nothing; the token that a greedy sampler selects is the largest. */
+export type LogitFilter = [
+  tokens: readonly number[],
+  includeMax: boolean,
+  includeMin: boolean,
+  includeSelected: boolean,
+  includeTop: number,
+];
+
+/** What `applyConfig` of a sampler takes; what is left out is off. */
+export interface SamplerConfig {
+  /** 0 is greedy. */
+  temperature: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  seed?: number;
+  /** Turns the penalties on; what comes later is counted by the sampler itself. */
+  repeatPenaltyTokens?: Uint32Array;
+  repeatPenaltyMaxTokens?: number;
+  repeatPenalty?: number;
+  repeatPenaltyFrequencyPenalty?: number;
+  repeatPenaltyPresencePenalty?: number;
+  tokenBiasKeys?: Uint32Array;
+  tokenBiasValues?: Float32Array;
+  grammarEvaluationState?: unknown;
 }
 
 export interface NativeSampler {
-  applyConfig(config: { temperature: number }): void;
+  applyConfig(config: SamplerConfig): void;
   dispose(): void;
 }
 
-/** The native context and a greedy sampler, which leaves the logits as they are. */
-export function resolveInternals(context: unknown, model: unknown): { ctx: NativeContext; sampler: NativeSampler } {
+/** What `_model` of a model offers. */
+export interface NativeModel {
+  detokenize(ids: Uint32Array, special: boolean): string;
+  isEogToken(id: number): boolean;
+  getMemoryBreakdown(): { cpuRam: number; gpuVram: number };
+  getTotalParameters(): number;
+  getModelDescription(): string;
+}
+
+export interface Internals {
+  ctx: NativeContext;
+  native: NativeModel;
+  createSampler(config: SamplerConfig): NativeSampler;
+}
+
+/** The native context, the native model, and its samplers. */
+export function resolveInternals(context: unknown, model: unknown): Internals {
   const { _ctx } = context as { _ctx?: NativeContext };
   const { _llama, _model } = model as {
     _llama?: { _bindings?: { AddonSampler?: new (model: unknown) => NativeSampler } };
-    _model?: unknown;
+    _model?: NativeModel;
   };
   const Sampler = _llama?._bindings?.AddonSampler;
-  if (!_ctx?.initBatch || !_ctx.decodeBatch || !_ctx.sampleToken || !Sampler) {
+  if (!_ctx?.initBatch || !_ctx.decodeBatch || !_ctx.sampleToken || !_model?.detokenize || !Sampler) {
     throw new Error("internal: this version of node-llama-cpp has moved its native context");
   }
-  const sampler = new Sampler(_model);
-  sampler.applyConfig({ temperature: 0 });
-  return { ctx: _ctx, sampler };
+  const createSampler = (config: SamplerConfig) => {
+    const sampler = new Sampler(_model);
+    sampler.applyConfig(config);
+    return sampler;
+  };
+  return { ctx: _ctx, native: _model, createSampler };
 }
 
 /** Evaluates ids[start, end) after what the cache holds; returns where in the batch the logits of `wanted` are. */
@@ -108,7 +171,9 @@ export async function createContext(
       ? { flashAttention: false, experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32" }
       : { flashAttention: "auto" }),
   });
-  const { ctx, sampler } = resolveInternals(context, model);
+  const { ctx, createSampler } = resolveInternals(context, model);
+  // Greedy: it leaves the logits as they are.
+  const sampler = createSampler({ temperature: 0 });
   return {
     ctx,
     sampler,

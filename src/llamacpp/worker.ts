@@ -4,18 +4,10 @@
  */
 
 import { stat } from "node:fs/promises";
-import { messageOf } from "../base/index.js";
-import {
-  getLlama,
-  getModuleVersion,
-  type Llama,
-  LlamaLogLevel,
-  type LlamaModel,
-  NoBinaryFoundError,
-  type Token,
-} from "./binding.js";
+import { getModuleVersion, type Llama, type LlamaModel, type Token } from "./binding.js";
 import { copyLogits, createContext, decode, readVocabSize } from "./native-context.js";
 import type { ContextOptions, GenerateParams, Methods, Reply, Request } from "./protocol.js";
+import { endWithParent, explain, startLlama } from "./start.js";
 import { threadsForBytes } from "./threads.js";
 import { timeFiles } from "./timing.js";
 
@@ -45,16 +37,7 @@ const handlers: Handlers = {
 let loaded: { llama: Llama; gpu: ContextOptions["gpu"] } | undefined;
 
 async function llamaFor({ gpu }: ContextOptions): Promise<Llama> {
-  if (loaded?.gpu !== gpu) {
-    const llama = await getLlama({
-      gpu,
-      build: "never",
-      maxThreads: 0,
-      logLevel: LlamaLogLevel.warn,
-      logger: (_level, message) => process.stderr.write(`${message.trimEnd()}\n`),
-    });
-    loaded = { llama, gpu };
-  }
+  if (loaded?.gpu !== gpu) loaded = { llama: await startLlama(gpu), gpu };
   return loaded.llama;
 }
 
@@ -213,13 +196,5 @@ async function serve({ id, method, params, context }: Request): Promise<void> {
   }
 }
 
-function explain(error: unknown): string {
-  if (!(error instanceof NoBinaryFoundError)) return messageOf(error);
-  return `no llama.cpp build for ${process.platform} ${process.arch} (npm install without --omit=optional brings it)`;
-}
-
 process.on("message", (request: Request) => void serve(request));
-// On Windows, where there are no process groups, Ctrl-C comes here too; the parent decides what it means.
-process.on("SIGINT", () => {});
-// The parent is gone. Native threads may be at work, and leaving in good order would wait for them.
-process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+endWithParent();
