@@ -10,6 +10,10 @@ export interface BenchOptions {
 export type Bench = (options: BenchOptions) => Promise<void>;
 
 const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench> }>> = {
+  serve: {
+    what: "tokens/s through HTTP against node-llama-cpp driven directly; 200 clients for a minute",
+    load: async () => (await import("./serve.js")).serve,
+  },
   "train-step": {
     what: "forward + backward + clipping + AdamW, against the matrix-product rate and PyTorch",
     load: async () => (await import("./train-step.js")).trainStep,
@@ -29,6 +33,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
   "server-model": {
     what: "modelled tokens/s of a server against the published figures of Nemotron-51B and its parent",
     load: async () => (await import("./server-model.js")).serverModel,
+  },
+  engine: {
+    what: "tokens/s through the inference engine against node-llama-cpp driven directly",
+    load: async () => (await import("./engine.js")).engine,
   },
   search: {
     what: "seconds and summed KL of slicing, closed form and block distillation",

@@ -18,6 +18,8 @@ import {
   memorySource,
   openFile,
   pairedInterval,
+  parseBytes,
+  parseDurationMs,
   readJson,
   sha256,
   studentT975,
@@ -175,4 +177,17 @@ test("units", () => {
     "1m 35s",
     "3.2s",
   ]);
+});
+
+test("bytes and times that people write", () => {
+  expect(["1000", "3GB", "1.5 GiB", "500mb", "2 apples", ""].map(parseBytes)).toEqual([
+    1000,
+    3e9,
+    1.5 * 2 ** 30,
+    5e8,
+    undefined,
+    undefined,
+  ]);
+  const times = ["5m", "1h30m", "250ms", "90", "-1", "-2s", "soon", "5m soon"];
+  expect(times.map(parseDurationMs)).toEqual([300_000, 5_400_000, 250, 90_000, -1000, -2000, undefined, undefined]);
 });

@@ -23,4 +23,4 @@ export { isAlive } from "./processes.js";
 export { createRng, createRngFromState, type Rng, type RngState } from "./rng.js";
 export { checkSchema, z } from "./schema.js";
 export { type Interval, mean, meanInterval, median, pairedInterval, studentT975 } from "./statistics.js";
-export { formatBytes, formatCount, formatSeconds } from "./units.js";
+export { formatBytes, formatCount, formatSeconds, parseBytes, parseDurationMs } from "./units.js";

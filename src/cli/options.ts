@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from "commander";
+import { parseBytes, parseDurationMs } from "../base/index.js";
 
 /** The options that every command has. */
 export function withCommonOptions(command: Command): Command {
@@ -21,6 +22,20 @@ export function nonNegativeNumber(text: string): number {
     throw new InvalidArgumentError(`Expected a number of at least 0, found "${text}".`);
   }
   return value;
+}
+
+/** "8GiB". */
+export function byteCount(text: string): number {
+  const value = parseBytes(text);
+  if (value !== undefined) return value;
+  throw new InvalidArgumentError(`Expected bytes such as 8GiB or 500MB, found "${text}".`);
+}
+
+/** "5m", in milliseconds. */
+export function durationMs(text: string): number {
+  const value = parseDurationMs(text);
+  if (value !== undefined) return value;
+  throw new InvalidArgumentError(`Expected a time such as 90s, 5m or 1h, found "${text}".`);
 }
 
 /** Gathers an option that may be given several times. */
