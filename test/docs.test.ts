@@ -3,6 +3,12 @@ import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { repositoryPath } from "../src/base/testing.js";
 import { recipeJsonSchema } from "../src/pipeline/index.js";
+import { countSchema, messagesSchema } from "../src/serve/anthropic/messages.js";
+import { generateSchema, chatSchema as ollamaChatSchema } from "../src/serve/ollama/chat.js";
+import { chatSchema } from "../src/serve/openai/chat.js";
+import { completionSchema } from "../src/serve/openai/completions.js";
+import { embeddingSchema } from "../src/serve/openai/embeddings.js";
+import { responseSchema } from "../src/serve/openai/responses.js";
 
 const pages = [
   "README.md",
@@ -43,6 +49,24 @@ test("docs/pipeline.md has every field of a recipe with its default", () => {
     value === undefined ? `| \`${path}\` | ` : `| \`${path}\` | ${[value].flat().join(", ")} |`,
   );
   expect(rows.filter((row) => !page.includes(row))).toEqual([]);
+});
+
+const requests = {
+  "/v1/chat/completions": chatSchema,
+  "/v1/completions": completionSchema,
+  "/v1/embeddings": embeddingSchema,
+  "/v1/responses": responseSchema,
+  "/v1/messages": messagesSchema,
+  "/v1/messages/count_tokens": countSchema,
+  "/api/chat": ollamaChatSchema,
+  "/api/generate": generateSchema,
+};
+
+test.each(Object.entries(requests))("docs/serve.md has every field of %s", (path, schema) => {
+  const page = readFileSync(repositoryPath("docs/serve.md"), "utf8");
+  expect(page).toContain(path);
+  const missing = Object.keys(schema.shape).filter((field) => !new RegExp(`\\b${field}\\b`).test(page));
+  expect(missing).toEqual([]);
 });
 
 interface Schema {

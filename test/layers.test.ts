@@ -54,6 +54,8 @@ const metIn: Record<string, string> = {
   "node-llama-cpp": "src/llamacpp/binding.ts",
   highs: "src/puzzle/search/highs.ts",
   zod: "src/base/schema.ts",
+  hono: "src/serve/http.ts",
+  "@hono/node-server": "src/serve/http.ts",
   yaml: "src/pipeline/recipe.ts",
 };
 

@@ -24,6 +24,11 @@ const commands: Record<string, { summary: string; load: () => Promise<{ createCo
     load: () => import("./commands/quantize.js"),
   },
   generate: { summary: "continue a prompt", load: () => import("./commands/generate.js") },
+  chat: { summary: "talk with a model, or with two side by side", load: () => import("./commands/chat.js") },
+  serve: {
+    summary: "serve models to clients of OpenAI, Anthropic and Ollama",
+    load: () => import("./commands/serve.js"),
+  },
   perplexity: { summary: "measure a model on a text", load: () => import("./commands/perplexity.js") },
   doctor: { summary: "devices, libraries, memory and versions", load: () => import("./commands/doctor.js") },
   clean: { summary: "what the store holds, and freeing it", load: () => import("./commands/clean.js") },
