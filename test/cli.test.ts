@@ -22,6 +22,7 @@ describe("command line", () => {
     "show",
     "export",
     "generate",
+    "chat",
     "perplexity",
     "doctor",
     "clean",

@@ -117,6 +117,35 @@ describe("one request", () => {
   });
 });
 
+test("prompts that begin alike are scored from where they part", async () => {
+  const endings = [
+    [300, 301, 302],
+    [300, 303],
+    [300, 301, 302, 304],
+  ];
+  const own = await engine.loadModel(file, { ...options, sequences: 1 });
+  const scored = (ids: number[], promptLogprobs: number) => own.complete({ prompt: ids, maxTokens: 1, promptLogprobs });
+  const cached: number[] = [];
+  for (const [i, ending] of endings.entries()) {
+    const ids = [...prompt, ...ending];
+    const made = await scored(ids, 3 - i);
+    cached.push(made.timings.cachedTokens);
+    const rows = await ourLogProbabilities(ids);
+    for (const [at, { logprob, top }] of made.promptTokens!.entries()) {
+      if (at === 0) continue;
+      expect(Math.abs(logprob! - rows[at - 1]![ids[at]!]!)).toBeLessThan(1e-3);
+      expect(top).toHaveLength(3 - i);
+    }
+  }
+  // All but the token before the first that differs; the last prompt parts from the second where that did from the first.
+  expect(cached).toEqual([0, prompt.length, prompt.length]);
+  // More likeliest tokens than were kept: from the beginning.
+  expect((await scored([...prompt, 300], 5)).timings.cachedTokens).toBe(0);
+  await own.complete({ prompt: [...prompt.slice(0, 4), 310, 311], maxTokens: 1 });
+  expect((await scored([...prompt, 300], 5)).timings.cachedTokens).toBe(3);
+  await own.unload();
+});
+
 async function ourLogProbabilities(ids: number[]): Promise<number[][]> {
   const runtime = await createRuntime({ threads: 1 });
   const ours = createEngine(runtime, parent);

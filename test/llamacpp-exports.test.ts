@@ -5,7 +5,7 @@ import { EspalierError } from "../src/base/index.js";
 import { repositoryPath, sharedPath, temporaryDirectory } from "../src/base/testing.js";
 import { createEngine } from "../src/engine/index.js";
 import { type GgufTensorPlan, openGgufFile, writeGgufFile } from "../src/formats/index.js";
-import { createLlamaCpp } from "../src/llamacpp/index.js";
+import { createInferenceEngine, createLlamaCpp } from "../src/llamacpp/index.js";
 import {
   type BlockConfig,
   blockWeights,
@@ -155,6 +155,12 @@ describe("irregular children in llama.cpp (deci)", () => {
     expect(failure).toBeInstanceOf(EspalierError);
     expect(String(failure)).toContain("GGML_ASSERT");
     expect(await llama.logits(good, [ids])).toHaveLength(1);
+    const engine = createInferenceEngine();
+    const answer = async () => (await engine.loadModel(bad, { threads: 1 })).complete({ prompt: ids, maxTokens: 1 });
+    const message = String(await answer().catch((error: unknown) => error));
+    expect(message).toContain(`${bad}: expected llama.cpp to run it, found the end of its process`);
+    expect(message).toContain("GGML_ASSERT");
+    await engine.dispose();
   });
 });
 

@@ -64,11 +64,8 @@ async function loadModel(gguf: string, options: LoadOptions, onUnload: () => voi
     const { worker } = await connected();
     const id = worker.nextId();
     const abort = () => worker.abort(id);
-    const settled = worker.ask(
-      { id, method: "complete", params: { ...request, stream: onText !== undefined } },
-      onText,
-    );
-    if (signal?.aborted) abort();
+    const params = { ...request, stream: onText !== undefined, aborted: signal?.aborted ?? false };
+    const settled = worker.ask({ id, method: "complete", params }, onText);
     signal?.addEventListener("abort", abort, { once: true });
     try {
       return (await settled) as Completion;

@@ -5,7 +5,11 @@ import type { Completion, CompletionRequest, LoadOptions, ModelInfo, TokenLogpro
 export type LoadParams = { gguf: string } & Omit<LoadOptions, "signal" | "onProgress">;
 
 /** A request without what cannot be sent; pieces come only where somebody listens. */
-export type PlainRequest = Omit<CompletionRequest, "signal" | "onText"> & { stream: boolean };
+export type PlainRequest = Omit<CompletionRequest, "signal" | "onText"> & {
+  stream: boolean;
+  /** The signal had come before the request was sent. */
+  aborted: boolean;
+};
 
 export interface Calls {
   load: { params: LoadParams; result: ModelInfo };

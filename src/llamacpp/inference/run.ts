@@ -44,26 +44,23 @@ export interface RunTimes {
 
 export function createRun(held: HeldModel, request: PlainRequest, ends: ReadonlySet<number>): Run {
   checkRequest(held, request);
-  const { prompt, maxTokens, stop = [], grammar } = request;
+  const { prompt, maxTokens, grammar } = request;
   const mostTokens = Math.min(maxTokens, held.contextSize - prompt.length);
   const state = grammar && buildGrammar(held, grammar);
   let sampler: NativeSampler | undefined;
   const ids = [...prompt];
-  const decoder = createTextDecoder((some) => detokenize(held, some, false), visibleBefore(held, prompt));
-  const filter = createStopFilter(stop.filter((text) => text !== ""));
-  const tokens: TokenLogprob[] = [];
+  const answer = createAnswer(held, request);
   const scores: Score[] = [];
   const now = performance.now();
   const times: RunTimes = { arrived: now, admitted: 0, prompted: 0, first: 0, cached: 0, drafted: 0, accepted: 0 };
-  let [generated, taken] = [0, 0];
+  let generated = 0;
   let finish: Completion["finish"] = "length";
 
-  const end = (why: Completion["finish"], rest: readonly TokenLogprob[]) => {
+  const end = (why: Completion["finish"]) => {
     finish = why;
-    tokens.push(...rest);
+    answer.end();
     run.finished = true;
   };
-  const flush = () => filter.end(decoder.end());
 
   const run: Run = {
     request,
@@ -77,22 +74,48 @@ export function createRun(held: HeldModel, request: PlainRequest, ends: Readonly
     room: () => mostTokens - generated,
     accept(id, score) {
       if (generated === 0) times.first = performance.now();
-      if (ends.has(id)) {
-        end("stop", flush());
-        return false;
+      if (ends.has(id)) end("stop");
+      else {
+        generated++;
+        ids.push(id);
+        answer.push(id, score);
+        if (answer.stopText() !== undefined) end("stop");
+        else if (generated >= mostTokens) end("length");
       }
-      generated++;
-      ids.push(id);
-      tokens.push(...filter.push({ id, ...score }, decoder.push(id)));
-      if (filter.stopped !== undefined) end("stop", []);
-      else if (generated >= mostTokens) end("length", flush());
       return !run.finished;
     },
     acceptPrompt(position, score) {
       scores[position] = score;
     },
     abort() {
-      if (!run.finished) end("aborted", flush());
+      if (!run.finished) end("aborted");
+    },
+    takePiece: answer.takePiece,
+    complete: () => ({
+      ...answer.result(),
+      ...(request.promptLogprobs !== undefined && { promptTokens: promptTokens(held, prompt, scores) }),
+      finish,
+      timings: timingsOf(times, prompt.length, generated),
+    }),
+    dispose: () => sampler?.dispose(),
+  };
+  return run;
+}
+
+/** The text of an answer while it grows, with its tokens. */
+function createAnswer(held: HeldModel, { prompt, stop = [] }: PlainRequest) {
+  const decoder = createTextDecoder((some) => detokenize(held, some, false), visibleBefore(held, prompt));
+  const filter = createStopFilter(stop.filter((text) => text !== ""));
+  const tokens: TokenLogprob[] = [];
+  let taken = 0;
+  return {
+    push(id: number, score: Score | undefined) {
+      tokens.push(...filter.push({ id, ...score }, decoder.push(id)));
+    },
+    stopText: () => filter.stopped,
+    /** What was held back is part of the answer, unless a stop text was found in it. */
+    end() {
+      if (filter.stopped === undefined) tokens.push(...filter.end(decoder.end()));
     },
     takePiece() {
       if (taken === tokens.length) return undefined;
@@ -100,18 +123,13 @@ export function createRun(held: HeldModel, request: PlainRequest, ends: Readonly
       taken = tokens.length;
       return { text: fresh.map(({ text }) => text).join(""), tokens: fresh };
     },
-    complete: () => ({
+    result: () => ({
       text: tokens.map(({ text }) => text).join(""),
       ids: tokens.map(({ id }) => id),
       tokens,
-      ...(request.promptLogprobs !== undefined && { promptTokens: promptTokens(held, prompt, scores) }),
-      finish,
       ...(filter.stopped !== undefined && { stopText: filter.stopped }),
-      timings: timingsOf(times, prompt.length, generated),
     }),
-    dispose: () => sampler?.dispose(),
   };
-  return run;
 }
 
 function checkRequest(held: HeldModel, { prompt, maxTokens, sampling }: PlainRequest): void {

@@ -8,7 +8,7 @@ import type { Drafter } from "./drafter.js";
 import { batchSize, detokenize, endIdsOf, type HeldModel } from "./held-model.js";
 import type { PlainRequest } from "./protocol.js";
 import { createRun, type Run } from "./run.js";
-import { createScorer, type Score } from "./scores.js";
+import { createScorer, type Score, type Scorer } from "./scores.js";
 
 export interface Scheduler {
   /** `onPiece` is called after each step that made text certain. */
@@ -37,6 +37,10 @@ interface Waiting {
 
 interface Slot {
   cache: SequenceCache;
+  /** By position, as far as the prompts that stand in the cache were scored: questions often share their beginning. */
+  scores: Score[];
+  /** Likeliest tokens that each of these has. */
+  scoredTop: number;
   /** When its last request ended; the oldest cache goes first. */
   usedAt: number;
   active?: Waiting;
@@ -59,6 +63,8 @@ export function createScheduler(held: HeldModel, drafter: Drafter | undefined): 
     { length: held.sequences },
     (_, i): Slot => ({
       cache: createSequenceCache(held.ctx, i),
+      scores: [],
+      scoredTop: 0,
       usedAt: 0,
     }),
   );
@@ -90,6 +96,7 @@ export function createScheduler(held: HeldModel, drafter: Drafter | undefined): 
       return new Promise((resolve, reject) => {
         const run = createRun(held, request, ends);
         job.abort = () => run.abort();
+        if (request.aborted) run.abort();
         waiting.push({ run, job, resolve, reject });
         void turn();
       });
@@ -123,18 +130,38 @@ function admit(slots: readonly Slot[], waiting: Waiting[]): void {
       const gain = known(one) - known(best);
       return gain > 0 || (gain === 0 && one.usedAt < best.usedAt) ? one : best;
     });
-    // Logits are not kept: those of the prompt are had by evaluating it, and the last token always is.
-    const keep = request.promptLogprobs === undefined ? Math.min(known(slot), request.prompt.length - 1) : 0;
-    times.cached = slot.cache.cut(keep);
+    times.cached = slot.cache.cut(reusable(slot, known(slot), request));
+    if (times.cached === 0) slot.scores.length = 0;
+    reuseScores(slot, next.run);
     times.admitted = performance.now();
     slot.active = next;
   }
 }
 
+/** Tokens of the cache that need not be evaluated again. The last one always is: its logits begin the answer. */
+function reusable(slot: Slot, known: number, { prompt, promptLogprobs }: PlainRequest): number {
+  slot.scores.length = Math.min(slot.scores.length, known);
+  if (promptLogprobs === undefined) return Math.min(known, prompt.length - 1);
+  // The score of a token needs the logits of the one before it, which are not kept; the scores themselves are.
+  if (slot.scoredTop < promptLogprobs) slot.scores.length = 0;
+  return Math.max(0, Math.min(known, slot.scores.length) - 1);
+}
+
+function reuseScores(slot: Slot, run: Run): void {
+  const { promptLogprobs } = run.request;
+  if (promptLogprobs === undefined) return;
+  slot.scoredTop = promptLogprobs;
+  for (let position = 1; position <= run.times.cached; position++) {
+    const { logprob, top } = slot.scores[position]!;
+    run.acceptPrompt(position, { logprob, top: top.slice(0, promptLogprobs) });
+  }
+  slot.scores.length = Math.min(slot.scores.length, run.times.cached + 1);
+}
+
 async function step(
   held: HeldModel,
   active: readonly (Slot & { active: Waiting })[],
-  { scorer, drafter }: { scorer: ReturnType<typeof createScorer>; drafter: Drafter | undefined },
+  { scorer, drafter }: { scorer: Scorer; drafter: Drafter | undefined },
 ): Promise<void> {
   const { ctx } = held;
   const answering = active.filter(({ active: { run } }) => run.times.prompted > 0);
@@ -186,14 +213,14 @@ function shareBatch(
 }
 
 /** Takes what the batch gave to one slot: scores of its prompt, and its next tokens. */
-async function read(held: HeldModel, share: Share, scorer: ReturnType<typeof createScorer>): Promise<void> {
+async function read(held: HeldModel, share: Share, scorer: Scorer): Promise<void> {
   const { slot, ids, proposed, wanted, rows } = share;
   const { cache, active } = slot;
   const { run } = active;
   const start = cache.ids.length;
   cache.append(ids);
   if (run.times.prompted === 0) {
-    if (run.request.promptLogprobs !== undefined) await readPrompt(run, start, share, scorer);
+    if (run.request.promptLogprobs !== undefined) await readPrompt(slot, start, share, scorer);
     if (cache.ids.length < run.ids.length) return;
     run.times.prompted = performance.now();
     if (run.room() <= 0) {
@@ -218,13 +245,16 @@ async function read(held: HeldModel, share: Share, scorer: ReturnType<typeof cre
   cache.cut(Math.min(cache.ids.length, run.ids.length - (run.finished ? 0 : 1)));
 }
 
-async function readPrompt(run: Run, start: number, { wanted, rows }: Share, scorer: ReturnType<typeof createScorer>) {
+async function readPrompt(slot: Share["slot"], start: number, { wanted, rows }: Share, scorer: Scorer) {
+  const { run } = slot.active;
   const { prompt, promptLogprobs = 0 } = run.request;
   await Promise.all(
     wanted.map(async (offset, i) => {
       const position = start + offset + 1;
       if (position >= prompt.length) return;
-      run.acceptPrompt(position, await scorer.score(rows[i]!, prompt[position]!, promptLogprobs));
+      const score = await scorer.score(rows[i]!, prompt[position]!, promptLogprobs);
+      run.acceptPrompt(position, score);
+      slot.scores[position] = score;
     }),
   );
 }
@@ -251,6 +281,7 @@ function fail(slot: Slot & { active: Waiting }, error: unknown): void {
   if (!active) return;
   release(slot);
   slot.cache.cut(0);
+  slot.scores.length = 0;
   active.reject(error);
   active.run.dispose();
 }
