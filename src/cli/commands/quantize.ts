@@ -141,8 +141,9 @@ async function toSize(job: Job): Promise<Outcome> {
   }
 }
 
-/** Types of six bits and more lose so little that weighing errors changes nothing that could be measured. */
-const profits = (type: FileType) => !["F32", "F16", "BF16", "Q8_0", "Q6_K"].includes(type);
+/** The quantiser weighs no errors in these. */
+const unweighed: readonly FileType[] = ["F32", "F16", "BF16", "Q8_0"];
+const profits = (type: FileType) => !unweighed.includes(type);
 
 async function prepare(job: Job, wantsImatrix: boolean) {
   const { io, source, tools, options } = job;
