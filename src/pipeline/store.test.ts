@@ -1,9 +1,9 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { type Event, writeFileAtomic } from "../base/index.js";
 import { temporaryDirectory } from "../base/testing.js";
-import { listStore, openStore, removeFromStore, type StageRequest } from "./store.js";
+import { listFiles, listStore, openStore, removeFromStore, type StageRequest } from "./store.js";
 
 function setUp() {
   const root = join(temporaryDirectory(), "store");
@@ -22,6 +22,15 @@ function setUp() {
   });
   return { root, store: openStore(root), context, request, events, runs: () => runs };
 }
+
+test("files that are links are listed, as a snapshot of the hub's cache has nothing else", async () => {
+  const [blobs, snapshot] = [temporaryDirectory(), temporaryDirectory()];
+  writeFileSync(join(blobs, "abc"), "{}");
+  mkdirSync(join(snapshot, "sub"));
+  symlinkSync(join(blobs, "abc"), join(snapshot, "sub", "config.json"));
+  symlinkSync(blobs, join(snapshot, "folder"));
+  expect(await listFiles(snapshot)).toEqual(["sub/config.json"]);
+});
 
 describe("store", () => {
   test("a stage runs once for the same options and inputs", async () => {

@@ -193,16 +193,20 @@ async function hashFiles(directory: string): Promise<Record<string, string>> {
   return hashes;
 }
 
-/** Relative names of all files below a directory, sorted. */
+/** Relative names of all files below a directory, sorted; links to files, as the cache of the hub has them, are among them. */
 export async function listFiles(directory: string): Promise<string[]> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch((cause) => {
     if (isNodeError(cause, "ENOENT")) return [];
     throw fileError(directory, cause);
   });
-  return entries
-    .filter((entry) => entry.isFile())
-    .map((entry) => relative(directory, join(entry.parentPath, entry.name)).split(sep).join("/"))
-    .sort();
+  const paths = await Promise.all(
+    entries.map(async (entry) => {
+      const path = join(entry.parentPath, entry.name);
+      const isFile = entry.isSymbolicLink() ? (await stat(path)).isFile() : entry.isFile();
+      return isFile ? [relative(directory, path).split(sep).join("/")] : [];
+    }),
+  );
+  return paths.flat().sort();
 }
 
 export interface StoreEntry {

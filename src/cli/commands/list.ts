@@ -58,8 +58,10 @@ async function filesByDirectory(folder: string): Promise<Map<string, FileSize[]>
     throw fileError(folder, cause);
   });
   const directories = new Map<string, FileSize[]>();
-  for (const entry of entries.filter((one) => one.isFile())) {
-    const { size } = await stat(join(entry.parentPath, entry.name));
+  for (const entry of entries) {
+    const info = await stat(join(entry.parentPath, entry.name)).catch(() => undefined);
+    if (!info?.isFile()) continue;
+    const { size } = info;
     directories.set(entry.parentPath, [...(directories.get(entry.parentPath) ?? []), { path: entry.name, size }]);
   }
   return new Map([...directories].sort(([a], [b]) => (a < b ? -1 : 1)));
