@@ -18,7 +18,7 @@ export async function readHubSidecars(directory: string): Promise<Sidecars> {
   const licence = card === undefined ? undefined : statedLicence(card);
   const tokenizer = await readHubTokenizer(directory, tokenizerConfig);
   return {
-    name: basename(resolve(directory)),
+    name: nameOf(resolve(directory)),
     legal: await readLegalFiles(directory),
     ...(tokenizer && { tokenizer }),
     ...(chatTemplate !== undefined && { chatTemplate }),
@@ -46,6 +46,12 @@ async function readHubTokenizer(
     ...(config && { config }),
     ...(specialTokens && { specialTokens }),
   };
+}
+
+/** The directory's name; of a snapshot in the hub's cache, which is named by its commit, the repository: `owner/name`. */
+export function nameOf(directory: string): string {
+  const [, repository] = /models--([^/\\]+)[/\\]snapshots[/\\][^/\\]+$/.exec(directory) ?? [];
+  return repository?.replace("--", "/") ?? basename(directory);
 }
 
 const templateList = z.array(z.object({ name: z.string(), template: z.string() }));
