@@ -40,7 +40,7 @@ export async function runCommand(command: Command, body: (io: CommandIo) => Prom
     });
   } catch (error) {
     progress.end();
-    reportError(error, { json, aborted: controller.signal.aborted });
+    reportError(error, { json, aborted: controller.signal.aborted, goesOn: goingOn.includes(command.name()) });
   } finally {
     process.off("SIGINT", stop);
     process.off("SIGTERM", stop);
@@ -57,9 +57,19 @@ function writeJsonLine(event: unknown): void {
   process.stderr.write(`${JSON.stringify(event)}\n`);
 }
 
-function reportError(error: unknown, { json, aborted }: { json: boolean; aborted: boolean }): void {
+/** Commands that keep what they have finished. */
+const goingOn: readonly string[] = ["run", "reshape", "measure", "pull"];
+
+interface Ending {
+  json: boolean;
+  aborted: boolean;
+  goesOn: boolean;
+}
+
+function reportError(error: unknown, { json, aborted, goesOn }: Ending): void {
   if (aborted) {
-    process.stderr.write(json ? '{"error":"stopped"}\n' : "stopped; run the same command again to go on from here\n");
+    const message = goesOn ? "stopped; run the same command again to go on from here" : "stopped";
+    process.stderr.write(json ? '{"error":"stopped"}\n' : `${message}\n`);
     process.exitCode = 130;
     return;
   }
