@@ -1,7 +1,8 @@
 /** @module llama.cpp on this machine, for checking exports, measuring speed and generating. */
 import { stat } from "node:fs/promises";
-import { EspalierError, fileExists, type Interval, meanInterval } from "../base/index.js";
+import { EspalierError, type Interval, meanInterval } from "../base/index.js";
 import { type CallOptions, createClient } from "./client.js";
+import { checkFile } from "./model-file.js";
 import type {
   ContextOptions,
   Generated,
@@ -220,16 +221,6 @@ function concat(rows: readonly Float32Array[]): Float32Array {
 
 function callOptions<Part>(signal: AbortSignal | undefined, onPart: (part: Part) => void): CallOptions<Part> {
   return signal ? { signal, onPart } : { onPart };
-}
-
-async function checkFile(gguf: string): Promise<void> {
-  if (await fileExists(gguf)) return;
-  throw new EspalierError({
-    where: gguf,
-    expected: "a .gguf file",
-    found: "nothing of that name",
-    fix: "check the path",
-  });
 }
 
 function checkSequences(gguf: string, sequences: readonly (readonly number[])[]): void {

@@ -1,6 +1,6 @@
 /** @module The parent's side of the engine: a process for each model, started anew after it has ended. */
 import type { ChildProcess } from "node:child_process";
-import { EspalierError, fileExists } from "../../base/index.js";
+import { EspalierError } from "../../base/index.js";
 import { crashed, forkWorker, holdOpen, keepLastLines, whenClosed } from "../child-process.js";
 import type {
   Completion,
@@ -10,6 +10,7 @@ import type {
   LoadOptions,
   ModelInfo,
 } from "../inference.js";
+import { checkFile } from "../model-file.js";
 import type { Call, Calls, FromWorker, Piece, ToWorker } from "./protocol.js";
 
 /** Nothing is started before the first model is loaded. */
@@ -26,17 +27,6 @@ export function createInferenceEngine(): InferenceEngine {
       await Promise.all([...models].map((model) => model.unload()));
     },
   };
-}
-
-async function checkFile(gguf: string): Promise<void> {
-  if (await fileExists(gguf)) return;
-  throw new EspalierError({
-    where: gguf,
-    expected: "a .gguf file",
-    found: "nothing of that name",
-    fix: "check the path",
-    exitCode: 2,
-  });
 }
 
 async function loadModel(gguf: string, options: LoadOptions, onUnload: () => void): Promise<LoadedModel> {
