@@ -15,6 +15,7 @@ import {
   type LlamaCppUse,
   llamaCppMemory,
   type ModelShape,
+  needsImatrix,
   type SpeedBand,
   shapeOf,
   typeEfficiency,
@@ -65,8 +66,9 @@ const threeLayers: ModelConfig = {
 const promptTokens = 128;
 const generateTokens = 16;
 
-/** Files of the IQ kinds take minutes to make. */
-const standsFor = (type: FileType): FileType => (type.startsWith("IQ") ? "Q4_K_M" : type);
+/** Files of the IQ kinds take minutes to make, and some types are not made without an importance matrix. */
+const standsFor = (type: FileType): FileType =>
+  type.startsWith("IQ") || needsImatrix.includes(type) ? "Q4_K_M" : type;
 
 export async function measureThisMachine(asked: FileType, options: MachineOptions): Promise<MeasuredMachine> {
   const { threads, signal, config = threeLayers } = options;
