@@ -70,6 +70,12 @@ test("a tensor named by a pattern has its type, and the size is still foretold",
   expect(types).toEqual(["Q8_0", "Q8_0", "Q4_0"]);
 });
 
+test("a pattern that matches nothing is refused", async () => {
+  const overrides = [{ pattern: "no_such", type: "Q8_0" as const }];
+  const refused = quantiseFile(source, { type: "Q4_0", overrides, out: join(folder, "idle.gguf"), tools });
+  await expect(refused).rejects.toThrow(/--tensor no_such=Q8_0: expected a pattern that matches/);
+});
+
 test("fewer bits lose more, and intervals hold their means", async () => {
   const lost: number[] = [];
   for (const type of ["Q8_0", "Q4_0"] as const) {

@@ -17,6 +17,7 @@ import type { Quantised, QuantiseOptions, QuantiseSource, TypeOverride } from ".
 export async function quantiseFile(source: QuantiseSource, options: QuantiseOptions): Promise<Quantised> {
   const { out, tools, sequences = [], signal, onEvent } = options;
   await checkFree(out);
+  await checkPatterns(source.gguf, options.overrides ?? []);
   const predictedBytes = await predictBytes(source.gguf, options);
   const temporary = temporaryName(out);
   try {
@@ -115,6 +116,20 @@ function requantised({ gguf, types }: QuantiseSource): string[] {
   const [type] = types;
   if (type === undefined || unquantised.includes(type)) return [];
   return [`${gguf} is ${type} already: what that lost is lost, and the comparison is with it`];
+}
+
+/** A pattern that no tensor's name matches would change nothing, and say nothing. */
+async function checkPatterns(gguf: string, overrides: readonly TypeOverride[]): Promise<void> {
+  const file = await openGgufFile(gguf);
+  await file.close();
+  const idle = overrides.find(({ pattern }) => !file.names.some((name) => new RegExp(pattern).test(name)));
+  if (!idle) return;
+  throw new EspalierError({
+    where: `--tensor ${idle.pattern}=${idle.type}`,
+    expected: `a pattern that matches names of tensors, such as ${file.names.at(-1)}`,
+    found: "none that does",
+    exitCode: 2,
+  });
 }
 
 /** @throws EspalierError where something stands at the path */

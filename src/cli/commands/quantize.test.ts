@@ -14,6 +14,14 @@ test.each([
   [["--out", "a.gguf", "--type", "Q9"], "expected --type of F32, F16"],
   [["--out", "a.gguf", "--type", "IQ2_XS", "--imatrix", "none"], "expected an importance matrix for IQ2_XS"],
   [["--out", "a.gguf", "--type", "Q4_0", "--tensor", "ffn=Q9"], "expected --tensor PATTERN=TYPE with a type of F32"],
+  [
+    ["--out", "a.gguf", "--type", "F16", "--tensor", "ffn=Q8_0"],
+    "expected --tensor with a type that quantises, found F16",
+  ],
+  [
+    ["--out", "a.gguf", "--type", "Q4_0", "--imatrix", "none", "--save-imatrix", "m.gguf"],
+    "expected --save-imatrix with a matrix that is measured, found --imatrix none",
+  ],
   [["--out", repositoryPath("README.md"), "--type", "Q4_0"], "README.md: expected a path that does not exist yet"],
 ])("%j is refused", async (options, message) => {
   const { error, exitCode } = await run(...options);

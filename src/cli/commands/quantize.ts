@@ -74,18 +74,21 @@ async function quantize(io: CommandIo, path: string, options: QuantizeOptions): 
 
 /** The file type, or undefined with --memory. */
 async function checkOptions(options: QuantizeOptions): Promise<FileType | undefined> {
-  const { type, memory, dryRun, tensor, imatrix } = options;
+  const { type, memory, dryRun, tensor, imatrix, saveImatrix } = options;
   const { fileTypes, needsImatrix, quantTypes } = await import("../../plan/index.js");
   const unknown = tensor?.find((own) => !quantTypes.includes(own.type));
   if (unknown) throw usage(`--tensor PATTERN=TYPE with a type of ${quantTypes.join(", ")}`, unknown.type);
   if ((type === undefined) === (memory === undefined)) throw usage("--type or --memory", type ? "both" : "neither");
   if (memory !== undefined && dryRun) throw usage("--type with --dry-run", "--memory, whose types have to be measured");
   if (memory !== undefined && tensor) throw usage("--type with --tensor", "--memory, which chooses every type");
+  if (saveImatrix && imatrix !== "auto")
+    throw usage("--save-imatrix with a matrix that is measured", `--imatrix ${imatrix}`);
   if (type === undefined) return undefined;
   const known = fileTypes.find((name) => name === type.toUpperCase());
   if (known && imatrix === "none" && needsImatrix.includes(known)) {
     throw usage(`an importance matrix for ${known}, which is refused without`, "--imatrix none");
   }
+  if (known && tensor && floats.includes(known)) throw usage("--tensor with a type that quantises", known);
   if (known) return known;
   throw usage(`--type of ${fileTypes.join(", ")}`, type);
 }
@@ -142,12 +145,12 @@ async function toSize(job: Job): Promise<Outcome> {
 }
 
 /** The quantiser weighs no errors in these. */
-const unweighed: readonly FileType[] = ["F32", "F16", "BF16", "Q8_0"];
-const profits = (type: FileType) => !unweighed.includes(type);
+const profits = (type: FileType) => type !== "Q8_0" && !floats.includes(type);
+const floats: readonly FileType[] = ["F32", "F16", "BF16"];
 
 async function prepare(job: Job, wantsImatrix: boolean) {
   const { io, source, tools, options } = job;
-  const measures = options.imatrix === "auto" && wantsImatrix;
+  const measures = options.imatrix === "auto" && (wantsImatrix || options.saveImatrix !== undefined);
   const needsText = measures || options.compare || options.memory !== undefined;
   const sequences = needsText ? await readText(io, source, options) : undefined;
   const importance = measures ? await measureImatrix(job, sequences!) : await namedImatrix(options.imatrix);
