@@ -1,6 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import type { OnEvent } from "../base/index.js";
 import { temporaryDirectory } from "../base/testing.js";
 import { createModelPool, type ModelPoolOptions } from "./model-pool.js";
 import { createFakeEngine, type FakeOptions } from "./testing.js";
@@ -40,12 +41,13 @@ test("the one that was used longest ago goes when memory is short", async () => 
 });
 
 test("a model that is in use is waited for, and those who ask for it after that wait too", async () => {
-  const { pool, use, loaded } = poolOf({ memoryBytes: 2000 });
+  const notices: string[] = [];
+  const onEvent: OnEvent = (event) => notices.push("message" in event ? event.message : event.event);
+  const { pool, use, loaded } = poolOf({ memoryBytes: 2000, onEvent });
   const [held] = await pool.lease(["a"]);
   const order: string[] = [];
   const b = use("b").then(() => order.push("b"));
-  await expect.poll(() => pool.loaded().length).toBe(1);
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await expect.poll(() => notices).toContain("b: waits until a model is free");
   const a = use("a").then(() => order.push("a"));
   expect(order).toEqual([]);
   held!.release();

@@ -134,8 +134,12 @@ export function createModelPool(options: ModelPoolOptions): ModelPool {
     if (needed > memoryBytes) throw tooLarge(entry.name, needed, memoryBytes);
     while (takenBytes() + needed > memoryBytes) {
       const [oldest] = idle().sort((a, b) => a.lastUse - b.lastUse);
-      if (oldest) await unloadEntry(oldest, `room for ${entry.name}`);
-      else await waitFor((resolve) => (freed = resolve), signal);
+      if (oldest) {
+        await unloadEntry(oldest, `room for ${entry.name}`);
+        continue;
+      }
+      onEvent({ event: "notice", level: "info", message: `${entry.name}: waits until a model is free` });
+      await waitFor((resolve) => (freed = resolve), signal);
     }
     freed = undefined;
   };
