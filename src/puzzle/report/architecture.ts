@@ -1,5 +1,5 @@
 import { type BlockConfig, blockParameters, type ModelConfig } from "../../models/config.js";
-import { escapeText, type Markup, raw } from "./markup.js";
+import { escapeText, type Markup, raw } from "../../report/index.js";
 
 interface Bar {
   /** Share of the parent's part in the same layer. */

@@ -1,45 +1,12 @@
-/** @module The report's charts as static SVG; the one place that meets Observable Plot and linkedom. */
-import * as Plot from "@observablehq/plot";
-import { parseHTML } from "linkedom";
-import { formatBytes, formatCount, type Interval } from "../../base/index.js";
+/** @module The report's charts. */
+import { formatBytes, type Interval } from "../../base/index.js";
+import { draw, grid, logScale, Plot, plainNumber, shortCount } from "../../report/drawing.js";
+import { type Markup, showInterval, showNumber } from "../../report/index.js";
 import type { ComputePoint, LossCurve, ReportData, ReportFrontier, ReportModel, ReportScores } from "./data.js";
-import { showInterval, showNumber, tableModels } from "./format.js";
-import { type Markup, raw } from "./markup.js";
+import { tableModels } from "./format.js";
 import { colorOf, symbolOf } from "./palette.js";
 
-type Options = Plot.PlotOptions;
 type Model = Pick<ReportModel, "name" | "role">;
-
-const [width, height] = [480, 330];
-
-function draw(options: Options, alt: string): Markup {
-  const { document } = parseHTML("<!doctype html><html><body></body></html>");
-  const figure = Plot.plot({
-    document: document as unknown as NonNullable<Options["document"]>,
-    width,
-    height,
-    marginTop: 26,
-    marginLeft: 56,
-    marginRight: 18,
-    marginBottom: 40,
-    ariaLabel: alt,
-    color: { type: "identity" },
-    symbol: { type: "identity" },
-    style: { background: "transparent", fontSize: "12px", color: "var(--soft)" },
-    ...options,
-  });
-  figure.setAttribute("role", "img");
-  return raw(figure.outerHTML);
-}
-
-/** Grid lines, at the ticks of the axes where those are given. */
-function grid({ x, y }: { x?: number[]; y?: number[] }): Plot.Markish[] {
-  const stroke = { stroke: "var(--grid)", strokeOpacity: 1 };
-  return [
-    Plot.gridX({ ...stroke, ...(x ? { ticks: x } : { tickSpacing: 80 }) }),
-    Plot.gridY({ ...stroke, ...(y && { ticks: y }) }),
-  ];
-}
 
 function dotStyle(model: Model) {
   const color = colorOf(model);
@@ -302,39 +269,6 @@ export function heatScale(values: readonly number[]) {
     return `color-mix(in oklab, var(--heat-${from + 1}) ${Math.round(100 * (at - from))}%, var(--heat-${from}))`;
   };
   return { low, high, share, color };
-}
-
-/** A logarithmic axis with room at both ends and ticks at round numbers. */
-function logScale(values: readonly number[]) {
-  const positive = values.filter((value) => value > 0 && Number.isFinite(value));
-  const [least, most] = [Math.min(...positive), Math.max(...positive)];
-  const room = Math.max(0.06 * Math.log(most / least), 0.08);
-  const domain: [number, number] = [least * Math.exp(-room), most * Math.exp(room)];
-  return { type: "log" as const, domain, ticks: roundTicks(domain), tickFormat: (value: number) => plainNumber(value) };
-}
-
-function roundTicks([low, high]: [number, number]): number[] {
-  const steps = [[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9], [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1]];
-  const within = (step: readonly number[]) => {
-    const ticks: number[] = [];
-    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
-      for (const base of step) {
-        const tick = Number(`${base}e${power}`);
-        if (tick >= low && tick <= high) ticks.push(tick);
-      }
-    }
-    return ticks;
-  };
-  return steps.map(within).find(({ length }) => length <= 7) ?? within([1]);
-}
-
-/** 150000 -> "150K". */
-function shortCount(value: number): string {
-  return formatCount(value).replace(/\.0(?=[A-Z])/, "");
-}
-
-function plainNumber(value: number): string {
-  return String(Number(value.toPrecision(4)));
 }
 
 function inside({ mean, low, high }: Interval): number[] {

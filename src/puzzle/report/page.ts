@@ -1,10 +1,9 @@
 import { formatBytes, formatSeconds } from "../../base/index.js";
+import { html, type Markup, raw, renderPage, showCount, showInterval, showNumber } from "../../report/index.js";
 import { drawArchitecture } from "./architecture.js";
 import type { ReportData, ReportModel } from "./data.js";
-import { headline, showCost, showCount, showInterval, showNumber, tableModels } from "./format.js";
-import { html, type Markup, raw } from "./markup.js";
+import { headline, showCost, tableModels } from "./format.js";
 import { drawKey } from "./palette.js";
-import { style } from "./style.js";
 import { tableColumns } from "./table.js";
 
 type Charts = typeof import("./charts.js");
@@ -13,7 +12,7 @@ type Charts = typeof import("./charts.js");
 export async function renderReport(data: ReportData): Promise<string> {
   // Loaded here, because the chart library is large and nothing else needs it.
   const charts = await import("./charts.js");
-  return page(data.title, [
+  return renderPage(data.title, [
     intro(data),
     mainTable(data),
     architecture(data),
@@ -44,7 +43,7 @@ export async function renderOverview(
   const together = togetherOf(children, title, texts);
   const table = { ...together, baselines: children.flatMap(rowsOfChild).slice(1) };
   delete table.klByKind;
-  return page(title, [
+  return renderPage(title, [
     html`<h1>${title}</h1>
 ${children.map((data) => html`<p class="lead"><a href="${data.child.name}/report.html">${data.child.name}</a>, ${data.title}: ${headline(data)}</p>`)}`,
     mainTable(table),
@@ -100,26 +99,6 @@ function frontiers(data: ReportData, charts: Charts): Markup {
 
 const frontierCaption =
   "Line: the least sum of scores that any choice of blocks reaches under each budget, all other costs free, before distillation (an exact optimum at each point). Ring: the child's place on it. Filled marks: divergence measured on the finished children, moved a little sideways where they coincide.";
-
-function page(title: string, sections: readonly (Markup | readonly Markup[])[]): string {
-  return html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="Espalier">
-<title>${title}</title>
-<style>${raw(style)}</style>
-</head>
-<body>
-<main>
-${sections.flat()}
-<footer>Made by Espalier. This page is one file: no script, nothing loaded from elsewhere.</footer>
-</main>
-</body>
-</html>
-`.markup;
-}
 
 function intro(data: ReportData): Markup {
   return html`<h1>${data.title}</h1>

@@ -1,5 +1,5 @@
+import { type Markup, raw } from "../../report/index.js";
 import type { ReportModel } from "./data.js";
-import { type Markup, raw } from "./markup.js";
 
 /** One colour for a model wherever it is drawn: a variable of the style, so that it follows light and dark. */
 export function colorOf({ name, role }: Pick<ReportModel, "name" | "role">): string {

@@ -1,9 +1,9 @@
 import { parseHTML } from "linkedom";
 import { describe, expect, test } from "vitest";
+import { html, showInterval, showNumber } from "../../report/index.js";
 import type { ReportData } from "./data.js";
-import { headline, showInterval, showNumber } from "./format.js";
+import { headline } from "./format.js";
 import { renderOverview, renderReport, renderSamples, renderTable } from "./index.js";
-import { html } from "./markup.js";
 import { exampleReport } from "./testing.js";
 
 async function page(data: ReportData): Promise<Document> {

@@ -1,6 +1,7 @@
 import { formatBytes } from "../../base/index.js";
+import { showCount, showInterval, showNumber, showShare } from "../../report/index.js";
 import type { ReportData, ReportModel } from "./data.js";
-import { headline, showCount, showInterval, showNumber, showShare, tableModels } from "./format.js";
+import { headline, tableModels } from "./format.js";
 
 /** The table that a run ends with, as text for a terminal about 110 columns wide. */
 export function renderTable(data: ReportData): string {

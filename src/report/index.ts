@@ -1,0 +1,3 @@
+export { escapeText, html, type Markup, raw } from "./markup.js";
+export { showCount, showInterval, showNumber, showShare } from "./numbers.js";
+export { renderPage } from "./page.js";
