@@ -9,11 +9,15 @@ import { createInferenceEngine, createLlamaCpp } from "../src/llamacpp/index.js"
 import {
   type BlockConfig,
   blockWeights,
+  createLora,
   layerPrefix,
   type Model,
+  mergeLora,
   openModel,
   overlayModel,
+  resolveLora,
   writeGguf,
+  writeGgufAdapter,
 } from "../src/models/index.js";
 import { createRuntime, type Runtime } from "../src/runtime/index.js";
 import type { HostTensor } from "../src/tensor/index.js";
@@ -102,6 +106,23 @@ describe("stories260K in llama.cpp", () => {
     }
     expect(text.startsWith("Once upon a time")).toBe(true);
   });
+});
+
+test("an adapter beside the model gives the logits of the merged model", async () => {
+  const [base, path] = [join(directory, "base.gguf"), join(directory, "adapter.gguf")];
+  await writeGguf(parent, base, { type: "f32" });
+  const adapter = createLora(parent.config, resolveLora(parent.config, { rank: 4, alpha: 6 }), 1);
+  for (const { data } of Object.values(adapter.tensors)) {
+    for (const i of data.keys()) data[i]! += 0.1 * Math.sin(i);
+  }
+  await writeGgufAdapter(parent, adapter, path);
+  const engine = createEngine(runtime, mergeLora(parent, adapter));
+  const { data } = await engine.logits(await engine.forward([ids]));
+  const [plain] = await llama.logits(base, [ids]);
+  const [adapted] = await llama.logits(base, [ids], { adapter: path });
+  const largest = (found: Float32Array) => found.reduce((most, x, i) => Math.max(most, Math.abs(x - data[i]!)), 0);
+  expect(largest(plain!)).toBeGreaterThan(1);
+  expect(largest(adapted!)).toBeLessThan(1e-3);
 });
 
 describe("irregular children in llama.cpp (deci)", () => {

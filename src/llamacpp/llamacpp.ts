@@ -24,6 +24,8 @@ export interface LlamaCppOptions {
 export interface LogitsOptions {
   /** Which positions are returned; rows come in rising order. Defaults to "all". */
   positions?: Positions;
+  /** GGUF file of a LoRA adapter that is applied, at its full strength. Defaults to none. */
+  adapter?: string;
   signal?: AbortSignal;
 }
 
@@ -132,10 +134,16 @@ function ratesOf(
 export function createLlamaCpp({ gpu = false, threads = 0 }: LlamaCppOptions = {}): LlamaCpp {
   const client = createClient({ gpu, threads } satisfies ContextOptions);
 
-  const eachLogits: LlamaCpp["eachLogits"] = async (gguf, sequences, visit, { positions = "all", signal } = {}) => {
+  const eachLogits: LlamaCpp["eachLogits"] = async (
+    gguf,
+    sequences,
+    visit,
+    { positions = "all", adapter, signal } = {},
+  ) => {
     await checkFile(gguf);
+    if (adapter !== undefined) await checkFile(adapter);
     checkSequences(gguf, sequences);
-    const params = { gguf, sequences: sequences.map((ids) => [...ids]), positions };
+    const params = { gguf, sequences: sequences.map((ids) => [...ids]), positions, ...(adapter && { adapter }) };
     const onPart = (part: LogitsPart) => visitRows(part, visit);
     await client.call("logits", params, gguf, callOptions(signal, onPart));
   };

@@ -158,15 +158,23 @@ export interface OwnedContext {
 
 export async function createContext(
   model: LlamaModel,
-  options: { contextSize: number; batchSize: number; threads: number; exact: boolean; sequences?: number },
+  options: {
+    contextSize: number;
+    batchSize: number;
+    threads: number;
+    exact: boolean;
+    sequences?: number;
+    adapter?: string;
+  },
 ): Promise<OwnedContext> {
-  const { contextSize, batchSize, threads, exact, sequences = 1 } = options;
+  const { contextSize, batchSize, threads, exact, sequences = 1, adapter } = options;
   const context = await model.createContext({
     contextSize,
     batchSize,
     threads,
     sequences,
     failedCreationRemedy: false,
+    ...(adapter !== undefined && { lora: adapter }),
     ...(exact
       ? { flashAttention: false, experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32" }
       : { flashAttention: "auto" }),

@@ -114,7 +114,7 @@ export interface Methods {
   version: { params: Record<string, never>; part: never; result: LlamaCppVersion };
   tokenize: { params: { gguf: string; texts: string[]; special: boolean }; part: never; result: number[][] };
   logits: {
-    params: { gguf: string; sequences: number[][]; positions: Positions };
+    params: { gguf: string; sequences: number[][]; positions: Positions; adapter?: string };
     part: LogitsPart;
     result: { vocabSize: number };
   };

@@ -85,7 +85,7 @@ function tokenize(
 const logitsBatchBytes = 16 * 2 ** 20;
 
 function logits(
-  { gguf, sequences, positions }: Methods["logits"]["params"],
+  { gguf, sequences, positions, adapter }: Methods["logits"]["params"],
   context: ContextOptions,
   send: Send<Methods["logits"]["part"]>,
 ): Promise<{ vocabSize: number }> {
@@ -100,6 +100,7 @@ function logits(
       batchSize,
       threads,
       exact: true,
+      ...(adapter !== undefined && { adapter }),
     });
     for (const [sequence, ids] of sequences.entries()) {
       const wanted = resolvePositions(positions, ids.length);

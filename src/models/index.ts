@@ -15,6 +15,18 @@ export {
   type ModelOutputs,
   modelWeightInputs,
 } from "./llama.js";
+export {
+  checkAdapter,
+  createLora,
+  type LoraAdapter,
+  type LoraConfig,
+  type LoraOptions,
+  loraNames,
+  loraWeights,
+  mergeLora,
+  resolveLora,
+} from "./lora.js";
+export { type PeftOptions, readPeft, writeGgufAdapter, writePeft } from "./lora-files.js";
 export { openModel, overlayModel } from "./open.js";
 export { buildPackedMask, packedPositions } from "./packing.js";
 export { positionsFrom, type RotaryTables, rotaryFrequencies, rotaryTables } from "./rotary.js";

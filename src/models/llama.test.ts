@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
-import { createGraph } from "../graph/index.js";
+import { createGraph, interpret } from "../graph/index.js";
 import { f32Tensor } from "../tensor/index.js";
 import {
   type BlockConfig,
   blockWeightInputs,
   buildBlock,
   buildModel,
+  buildPackedMask,
   type ModelConfig,
   modelWeightInputs,
   packedPositions,
@@ -101,4 +102,18 @@ test("packed positions restart with every segment", () => {
   const positions = packedPositions([Int32Array.of(0, 0, 0, 1, 1), Int32Array.of(5, 6, 6, 6, 7)]);
   expect([...positions]).toEqual([0, 1, 2, 0, 1, 0, 0, 1, 2, 0]);
   expect(f32Tensor([2, 5, 1], rotaryTables(config, positions, 2).cos.data).shape).toEqual([2, 5, 1]);
+});
+
+test("packed rows: a token sees the past of its own segment and of its prefix", () => {
+  const g = createGraph("mask");
+  const [segments, prefixes] = [g.input("segments", [1, 6], "i64"), g.input("prefixes", [1, 6], "i64")];
+  g.output("alone", buildPackedMask(g, segments));
+  g.output("branched", buildPackedMask(g, segments, prefixes));
+  const found = interpret(g, { segments: [0, 0, 1, 2, 2, -1], prefixes: [0, 0, 0, 0, 0, -1] });
+  const seen = (name: string) =>
+    Array.from({ length: 6 }, (_, i) =>
+      [...found[name]!.data.subarray(6 * i, 6 * i + 6)].map((score) => (score === 0 ? "x" : ".")).join(""),
+    );
+  expect(seen("alone")).toEqual(["x.....", "xx....", "..x...", "...x..", "...xx.", ".....x"]);
+  expect(seen("branched")).toEqual(["x.....", "xx....", "xxx...", "xx.x..", "xx.xx.", ".....x"]);
 });

@@ -13,6 +13,7 @@ import type { BlockInputs, WeightValues } from "./blocks/block.js";
 import { buildFfn } from "./blocks/ffn.js";
 import { type BlockConfig, blockWeights, layerPrefix, type ModelConfig, modelWeights } from "./config.js";
 import { buildEmbedding, buildFinalNorm, headWeightName } from "./heads.js";
+import { loraNames } from "./lora.js";
 
 /** Values inside a block that calibration looks at; absent where the block has no such place. */
 export interface BlockTaps {
@@ -78,6 +79,8 @@ export interface ModelInputs {
   sin: Value;
   /** In place of the causal mask where rows hold several sequences: see `buildPackedMask`. */
   mask?: Value;
+  /** Alpha of the adapters among the weights, where there are any: see `loraWeights`. */
+  loraAlpha?: number;
 }
 
 export interface ModelOutputs {
@@ -113,8 +116,13 @@ export function buildModel(g: GraphBuilder, config: ModelConfig, inputs: ModelIn
 }
 
 function layerWeights(config: ModelConfig, block: BlockConfig, layer: number, all: WeightValues): WeightValues {
-  const entries = blockWeights(config, block).map(({ name }) => [name, named(all, layerPrefix(layer) + name)] as const);
-  return Object.fromEntries(entries);
+  const prefix = layerPrefix(layer);
+  const entries = blockWeights(config, block).map(({ name }) => [name, named(all, prefix + name)] as const);
+  const adapters = entries
+    .flatMap(([name]) => Object.values(loraNames(name.replace(/\.weight$/, ""))))
+    .filter((name) => all[prefix + name])
+    .map((name) => [name, all[prefix + name]!] as const);
+  return Object.fromEntries([...entries, ...adapters]);
 }
 
 function named(weights: WeightValues, name: string): Value {

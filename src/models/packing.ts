@@ -18,14 +18,19 @@ export function packedPositions(segments: readonly ArrayLike<number>[]): Int32Ar
   return Int32Array.from(positions.flatMap((row) => [...row]));
 }
 
-/** The mask under which a token sees itself and earlier tokens of its own segment: segments [B, T] -> [B, T, T]. */
-export function buildPackedMask(g: GraphBuilder, segments: Value): Value {
+/**
+ * The mask under which a token sees itself and earlier tokens of its own segment, and of the one segment besides it that
+ * is its prefix (a prompt that several branches share).
+ *
+ * @param segments i64 [B, T]
+ * @param prefixes i64 [B, T]; a token without a prefix names its own segment. Defaults to no prefixes.
+ * @returns f32 [B, T, T]
+ */
+export function buildPackedMask(g: GraphBuilder, segments: Value, prefixes?: Value): Value {
   const [batch, length] = segments.shape as [number, number];
-  const same = g.equal(g.reshape(segments, [batch, length, 1]), g.reshape(segments, [batch, 1, length]));
-  const causal = g.constant(causalMask(length)); // [T, T]
-  return g.where(
-    same,
-    g.expand(g.reshape(causal, [1, length, length]), [batch, length, length]),
-    g.scalar(maskedScore),
-  );
+  const keys = g.reshape(segments, [batch, 1, length]);
+  const sees = (own: Value) => g.equal(g.reshape(own, [batch, length, 1]), keys); // [B, T, T]
+  const causal = g.expand(g.reshape(g.constant(causalMask(length)), [1, length, length]), [batch, length, length]);
+  const within = g.where(sees(segments), causal, g.scalar(maskedScore));
+  return prefixes ? g.where(sees(prefixes), causal, within) : within;
 }

@@ -31,7 +31,7 @@ export function buildAttention(
   if (attention.kind === "none") return undefined;
   const attentionInput = g.rmsNorm(inputs.x, weightOf(inputs, "input_layernorm.weight"), config.normEps);
   if (attention.kind === "linear") {
-    const update = g.linear(attentionInput, weightOf(inputs, "self_attn.linear_attn.weight"));
+    const update = linearLayer(g, inputs, "self_attn.linear_attn", attentionInput);
     return { update, attentionInput };
   }
   const qkv = buildQkv(g, config, attention.kvHeads, attentionInput, inputs);

@@ -1,5 +1,6 @@
 import { internal } from "../../base/index.js";
 import type { GraphBuilder, Value } from "../../graph/index.js";
+import { loraNames } from "../lora.js";
 import type { HeadsQkv } from "./attention.js";
 
 /** Graph values of a block's weights by short name, such as `self_attn.q_proj.weight`. */
@@ -16,6 +17,8 @@ export interface BlockInputs {
   sin?: Value;
   /** Added to the scores in place of the causal mask, [batch, length, length]: see `buildPackedMask`. Defaults to causal. */
   mask?: Value;
+  /** Alpha of adapters among the weights (`NAME.lora_A.weight`): what they add is scaled by alpha over their rank. */
+  loraAlpha?: number;
   /** Takes the place of attention within the batch (a kv cache). Gives [batch, heads, length, headDim]. */
   attend?: (heads: HeadsQkv) => Value;
 }
@@ -24,7 +27,12 @@ export function weightOf({ weights }: BlockInputs, name: string): Value {
   return weights[name] ?? internal(`no weight ${name} among ${Object.keys(weights).join(", ")}`);
 }
 
-/** A linear layer with its bias where the weights have one. */
+/** A linear layer with its bias and its adapter, where the weights have them. */
 export function linearLayer(g: GraphBuilder, inputs: BlockInputs, name: string, x: Value): Value {
-  return g.linear(x, weightOf(inputs, `${name}.weight`), inputs.weights[`${name}.bias`]);
+  const plain = g.linear(x, weightOf(inputs, `${name}.weight`), inputs.weights[`${name}.bias`]);
+  const { a, b } = loraNames(name);
+  if (!inputs.weights[a]) return plain;
+  const { loraAlpha = internal(`${a} without an alpha`) } = inputs;
+  const low = g.linear(x, inputs.weights[a]); // [rows, rank]
+  return g.gemm(low, weightOf(inputs, b), plain, { transposeB: true, alpha: loraAlpha / low.shape[1]! });
 }

@@ -23,7 +23,7 @@ export function buildFfn(
   if (ffn.kind === "none") return undefined;
   const ffnInput = g.rmsNorm(inputs.x, weightOf(inputs, "post_attention_layernorm.weight"), config.normEps);
   if (ffn.kind === "linear") {
-    return { update: g.linear(ffnInput, weightOf(inputs, "mlp.linear_mlp.weight")), ffnInput };
+    return { update: linearLayer(g, inputs, "mlp.linear_mlp", ffnInput), ffnInput };
   }
   const gate = linearLayer(g, inputs, "mlp.gate_proj", ffnInput); // [rows, width]
   const up = linearLayer(g, inputs, "mlp.up_proj", ffnInput); // [rows, width]
