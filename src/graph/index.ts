@@ -1,7 +1,13 @@
 export { gradients } from "./autodiff.js";
 export { createGraph, type GraphBuilder } from "./builder.js";
 export { checkGraph } from "./check.js";
-export type { CrossEntropyOptions, KlDivergenceOptions, LanguageHead } from "./losses.js";
+export type {
+  CrossEntropyOptions,
+  KlDivergenceOptions,
+  LanguageHead,
+  TokenLogProbOptions,
+  TokenLogProbs,
+} from "./losses.js";
 export type { ReduceOptions } from "./methods/arrays.js";
 export { type AttentionOptions, causalMask, maskedScore, type RotaryOptions } from "./methods/networks.js";
 export { type EmitOnnxOptions, emitOnnx, type OnnxModel } from "./onnx/emit.js";

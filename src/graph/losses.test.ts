@@ -82,6 +82,28 @@ test.each([1, 3, undefined])("KL divergence in chunks of %s equals the textbook 
   expectClose(chunked, plain);
 });
 
+test.each<[number | undefined, number | undefined]>([
+  [undefined, undefined],
+  [3, 4],
+])(
+  "token log-probabilities in chunks of %s and tiles of %s equal the textbook form, gradients and all",
+  (chunk, tile) => {
+    // A loss that is not linear in them.
+    const lossOf = (g: GraphBuilder, logProbs: Value, weights: Value) =>
+      g.sum(g.mul(g.exp(g.scale(logProbs, 0.5)), weights));
+    const chunked = run((g, { x, w, ids, weights }) => {
+      const { logProbs, entropy } = g.tokenLogProbs(x, w, ids, { ...(chunk && { chunk }), ...(tile && { tile }) });
+      return g.add(lossOf(g, logProbs, weights), g.sum(entropy));
+    });
+    const plain = run((g, { x, w, ids, weights }) => {
+      const all = g.logSoftmax(g.linear(x, w));
+      const entropy = g.neg(g.sum(g.mul(g.exp(all), all)));
+      return g.add(lossOf(g, g.gatherLast(all, ids), weights), g.stopGradient(entropy));
+    });
+    expectClose(chunked, plain);
+  },
+);
+
 test("a given denominator replaces the sum of the weights", () => {
   const mean = run((g, { x, w, ids, weights }) => g.crossEntropy(x, w, ids, weights));
   const sum = run((g, { x, w, ids, weights }) => g.crossEntropy(x, w, ids, weights, { denominator: g.scalar(11) }));

@@ -18,9 +18,29 @@ export interface CrossEntropyOptions extends ChunkOptions {
   tile?: number;
 }
 
+export interface TokenLogProbOptions extends Pick<CrossEntropyOptions, "chunk" | "tile"> {}
+
+export interface TokenLogProbs {
+  /** log softmax(hidden head^T)[target], [N]; differentiable. */
+  logProbs: Value;
+  /** Entropy of the whole distribution at each position in nats, [N]; no gradient. */
+  entropy: Value;
+}
+
 export interface KlDivergenceOptions extends ChunkOptions {
   /** Both sets of logits are divided by it (the result is not multiplied by its square). Defaults to 1. */
   temperature?: number;
+}
+
+export interface HeadGradientOptions {
+  /** Log of each position's normaliser, [N, 1]. */
+  logSum: Value;
+  /** i64 [N] */
+  targets: Value;
+  /** Slope of the loss at each log-probability, [N, 1]. */
+  upstream: Value;
+  chunk: number;
+  tile: number;
 }
 
 /** Hidden states and the matrix that turns them into logits. */
@@ -73,6 +93,63 @@ export function createLosses(g: Builder) {
         [hidden, sums.hiddenGradient()],
         [head, g.scatterAdd(sums.headGradient(), targets, targetRows)],
       ]);
+    },
+
+    /**
+     * log softmax(hidden head^T)[target] of each position, as a value that losses may be built on.
+     *
+     * The forward sweep keeps, for each position, the target's row of the head minus the mean row under its
+     * probabilities, [N, H]: the hidden states' gradient is that times the loss's slope, and nothing is computed twice
+     * while the head is frozen. A trained head's gradient computes the logits again, tile by tile.
+     *
+     * @param hidden [N, H]
+     * @param head [V, H]
+     * @param targets i64 [N]
+     */
+    tokenLogProbs(hidden: Value, head: Value, targets: Value, options: TokenLogProbOptions = {}): TokenLogProbs {
+      const chunks = chunksOf(hidden, head, options.chunk);
+      const ranges = tilesOf(head, chunks[0]![1], options.tile);
+      const tiles = ranges.map(([from, to]) => g.slice(head, 0, from, to)); // [Vt, H] each
+      const parts: { values: Value; entropy: Value; slope: Value; logSum: Value }[] = [];
+      for (const [from, to] of chunks) {
+        const done = parts.slice(-1).flatMap(({ values, slope }) => [values, slope]);
+        const x = g.after(g.slice(hidden, 0, from, to), done); // [C, H]
+        const { logSum, expected } = tiledSoftmax(g, x, tiles);
+        const target = g.gather(head, g.slice(targets, 0, from, to)); // [C, H]
+        const dot = (rows: Value) => g.sum(g.mul(x, rows), { axes: [1], keepDims: true }); // [C, 1]
+        const values = g.reshape(g.sub(dot(target), logSum), [-1]);
+        const entropy = g.reshape(g.sub(logSum, dot(expected)), [-1]);
+        parts.push({ values, entropy, slope: g.sub(target, expected), logSum });
+      }
+      const joined = (of: "values" | "entropy" | "slope" | "logSum") =>
+        g.concat(
+          parts.map((part) => part[of]),
+          0,
+        );
+      const operands = [joined("values"), hidden, head, joined("slope"), joined("logSum"), targets];
+      const sizes = { chunk: chunks[0]![1], tile: ranges[0]![1] };
+      return {
+        logProbs: g.apply("headLogProbs", operands, sizes)[0]!,
+        entropy: g.stopGradient(joined("entropy")),
+      };
+    },
+
+    /** Gradient of a head [V, H] for `headLogProbs`: the sum of upstream (onehot - p)^T hidden over all positions. */
+    headGradient(hidden: Value, head: Value, of: HeadGradientOptions): Value {
+      const ranges = rangesOf(head.shape[0]!, of.tile);
+      const sums = createSums(g, ranges.length);
+      for (const [from, to] of rangesOf(hidden.shape[0]!, of.chunk)) {
+        const x = sums.next(g.slice(hidden, 0, from, to)); // [C, H]
+        const pulled = g.neg(g.mul(x, g.slice(of.upstream, 0, from, to)));
+        const logSum = g.slice(of.logSum, 0, from, to); // [C, 1]
+        for (const [t, [first, last]] of ranges.entries()) {
+          // One tile after the other.
+          const ordered = t === 0 ? x : g.after(x, sums.headPart(t - 1));
+          const logits = g.linear(ordered, g.slice(head, 0, first, last)); // [C, Vt]
+          sums.addHead(t, g.exp(g.sub(logits, logSum)), pulled);
+        }
+      }
+      return g.scatterAdd(sums.headGradient(), of.targets, g.mul(hidden, of.upstream));
     },
 
     /**
@@ -161,6 +238,7 @@ function createSums(g: Builder, tiles: number) {
       const sum = head[tile];
       head[tile] = sum ? g.gemm(slope, x, sum, { transposeA: true }) : g.matmul(slope, x, { transposeA: true });
     },
+    headPart: (tile: number) => head.slice(tile, tile + 1),
     loss: () => losses.at(-1)!,
     hiddenGradient: () => g.after(g.concat(rows, 0), done()),
     headGradient: () => g.concat(head, 0),

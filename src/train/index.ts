@@ -7,6 +7,20 @@ export { cosineDistance, type DistilOptions, distillationLoss, type ModelValues 
 export { type BatchShape, languageModelLoss, modelDistillationLoss, parentPrefix } from "./losses/model.js";
 export { type AdamWOptions, adamw, type Optimiser, type OptimiserState, type SgdOptions, sgd } from "./optim/index.js";
 export {
+  buildTokenLogProbs,
+  buildTokenScores,
+  createTokenScorer,
+  type PackedInputs,
+  type PackedLossOptions,
+  type PackedModel,
+  type PackedShape,
+  type PackedTokens,
+  packedInputs,
+  packedLoss,
+  type TokenScores,
+  tokenScoresGraph,
+} from "./packed.js";
+export {
   createLayout,
   createParameters,
   loadParameters,
@@ -26,3 +40,12 @@ export {
   type StepProgram,
   type StepSource,
 } from "./step.js";
+export {
+  loadTrainable,
+  splitTrainable,
+  type Trainable,
+  type TrainableModel,
+  type TrainableOptions,
+  type TrainableSplit,
+  weightInfos,
+} from "./trainable.js";

@@ -158,6 +158,13 @@ export const gradientCases: Record<string, OperatorCase> = {
       return g.crossEntropy(x!, w!, ids(g, [1, 6, 0, 1, 3]), weights, { chunk: 2 });
     },
   },
+  "headLogProbs, as tokenLogProbs": {
+    shapes: [
+      [5, 3],
+      [7, 3],
+    ],
+    build: (g, [x, w]) => g.tokenLogProbs(x!, w!, ids(g, [1, 6, 0, 1, 3]), { chunk: 2, tile: 3 }).logProbs,
+  },
   "withGradient, as klDivergence": {
     shapes: [
       [5, 3],

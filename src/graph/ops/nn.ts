@@ -199,4 +199,51 @@ const withGradient: OpDef<"withGradient"> = {
   emit: (e, inputs) => [e.one("Identity", [inputs[0]!])],
 };
 
-export const networks = { softmax, logSoftmax, rmsNorm, layerNorm, rotary, after, stopGradient, withGradient };
+/**
+ * Log-probabilities [N] of targets under hidden head^T, which were computed beside it with what their gradient needs.
+ * Inputs: values [N], hidden [N, H], head [V, H], slope [N, H] (target row minus expected row of the head), the log of
+ * the normaliser [N, 1], targets i64 [N]. Where the head is trained, its gradient computes the logits again.
+ */
+const headLogProbs: OpDef<"headLogProbs"> = {
+  infer: ([values, hidden, head, slope, logSum, targets]) => {
+    const [N, H] = hidden!.shape as [number, number];
+    const expected: [string, TensorType, readonly number[]][] = [
+      ["values", values!, [N]],
+      ["hidden", hidden!, [N, H]],
+      ["head", head!, [head!.shape[0]!, H]],
+      ["slope", slope!, [N, H]],
+      ["logSum", logSum!, [N, 1]],
+      ["targets", targets!, [N]],
+    ];
+    for (const [name, type, shape] of expected) {
+      const fits = type.shape.length === shape.length && type.shape.every((dim, axis) => dim === shape[axis]);
+      if (!fits) throw shapeError("headLogProbs", name, `shape [${shape.join(", ")}]`, type);
+    }
+    return [values!];
+  },
+  grad: ({ g, node, inputs, upstream }) => {
+    const [, hidden, head, slope, logSum, targets] = inputs;
+    const column = () => g.reshape(upstream, [-1, 1]);
+    return [
+      null,
+      () => g.mul(slope!, column()),
+      () => g.headGradient(hidden!, head!, { logSum: logSum!, targets: targets!, upstream: column(), ...node.params }),
+      null,
+      null,
+      null,
+    ];
+  },
+  emit: (e, inputs) => [e.one("Identity", [inputs[0]!])],
+};
+
+export const networks = {
+  softmax,
+  logSoftmax,
+  rmsNorm,
+  layerNorm,
+  rotary,
+  after,
+  stopGradient,
+  withGradient,
+  headLogProbs,
+};

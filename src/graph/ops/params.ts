@@ -70,6 +70,7 @@ export interface OpParams {
   after: None;
   stopGradient: None;
   withGradient: None;
+  headLogProbs: HeadLogProbsParams;
 }
 
 export type OpKind = keyof OpParams;
@@ -87,6 +88,12 @@ export interface ReduceParams {
 
 /** Which features turn together: i and i + D/2 ("half"), or 2i and 2i + 1 ("adjacent"). */
 export type RotaryPairing = "half" | "adjacent";
+
+export interface HeadLogProbsParams {
+  /** Positions whose logits exist at one time, and entries of the vocabulary at a time, in the head's gradient. */
+  readonly chunk: number;
+  readonly tile: number;
+}
 
 export interface AttentionParams {
   /** Factor of the scores. */

@@ -35,6 +35,7 @@ function simplifyNode(node: Node, site: Site): Value | undefined {
   switch (node.kind) {
     case "stopGradient":
     case "withGradient":
+    case "headLogProbs":
       return inputs[0];
     case "mul":
       return simplifyMul(site);

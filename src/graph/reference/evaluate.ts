@@ -255,4 +255,5 @@ export const evaluators: { readonly [K in OpKind]: Evaluate<K> } = {
   after: ([x]) => [x!],
   stopGradient: ([x]) => [x!],
   withGradient: ([x]) => [x!],
+  headLogProbs: ([x]) => [x!],
 };

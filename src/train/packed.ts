@@ -1,0 +1,191 @@
+/**
+ * @module Losses on the log-probabilities of chosen tokens in packed rows: supervised tuning, preferences and policy
+ * gradients are graph algebra on what this gives. Logits exist for the chosen positions only, a chunk of them and a tile
+ * of the vocabulary at a time.
+ *
+ * A row holds several sequences. Every token names its segment, and one more segment that it may see (its prefix): the
+ * answers to one prompt share the prompt's row and its computation.
+ */
+import { createGraph, type Graph, type GraphBuilder, type TokenLogProbs, type Value } from "../graph/index.js";
+import {
+  buildModel,
+  buildPackedMask,
+  type LoraConfig,
+  type ModelConfig,
+  positionsFrom,
+  rotaryTables,
+  type WeightValues,
+} from "../models/index.js";
+import type { Runtime, Tensors } from "../runtime/index.js";
+import type { BuildLoss, LossValues } from "./step.js";
+import { weightInfos } from "./trainable.js";
+
+export interface PackedShape {
+  /** Rows. */
+  batch: number;
+  /** Tokens of a row. */
+  length: number;
+  /** Most targets in a batch; fewer are padded with weight 0 (their `from` and id must be valid). */
+  targets: number;
+  /** Most sequences in a batch. */
+  sequences: number;
+}
+
+/** Inputs that decide the log-probabilities. */
+export interface PackedInputs {
+  /** i64 [B, T] */
+  ids: Value;
+  /** Rotary positions, below T, i64 [B, T]. */
+  positions: Value;
+  /** Number of the sequence that a token belongs to; -1 is padding. i64 [B, T] */
+  segments: Value;
+  /** Segment that a token may see besides its own, or its own. i64 [B, T] */
+  prefixes: Value;
+  /** Which token predicts, as an index into B * T. i64 [N] */
+  from: Value;
+  /** Id that it is to predict. i64 [N] */
+  targets: Value;
+}
+
+/** Declares the inputs of a packed batch under their own names. */
+export function packedInputs(g: GraphBuilder, { batch, length, targets }: PackedShape): PackedInputs {
+  const grid = (name: string) => g.input(name, [batch, length], "i64");
+  const list = (name: string) => g.input(name, [targets], "i64");
+  return {
+    ids: grid("ids"),
+    positions: grid("positions"),
+    segments: grid("segments"),
+    prefixes: grid("prefixes"),
+    from: list("from"),
+    targets: list("targets"),
+  };
+}
+
+/** How a model turns packed rows into log-probabilities. */
+export interface PackedModel {
+  config: ModelConfig;
+  /** The adapter among the weights, if any. */
+  lora?: LoraConfig;
+  /** Logits are divided by it, as a sampler divides them. Defaults to 1. */
+  temperature?: number;
+}
+
+/** Log-probability, differentiable, and entropy, not so, of each target: [N]. */
+export function buildTokenScores(
+  g: GraphBuilder,
+  { config, lora, temperature = 1 }: PackedModel,
+  { batch, length }: PackedShape,
+  inputs: PackedInputs,
+  weights: WeightValues,
+): TokenLogProbs {
+  const tables = rotaryTables(config, positionsFrom(0, length));
+  const half = config.headDim / 2;
+  const [cos, sin] = [tables.cos, tables.sin].map((table) =>
+    g.gather(g.reshape(g.constant(table), [length, half]), inputs.positions),
+  );
+  const { finalHidden, headWeight } = buildModel(g, config, {
+    batch,
+    length,
+    ids: inputs.ids,
+    weights,
+    cos: cos!, // [B, T, D / 2]
+    sin: sin!,
+    mask: buildPackedMask(g, inputs.segments, inputs.prefixes),
+    ...(lora && { loraAlpha: lora.alpha }),
+  });
+  const hidden = g.scale(g.gather(finalHidden, inputs.from), 1 / temperature); // [N, H]
+  return g.tokenLogProbs(hidden, headWeight, inputs.targets);
+}
+
+/** Log-probabilities of the targets, [N], differentiable; see `buildTokenScores`. */
+export function buildTokenLogProbs(
+  g: GraphBuilder,
+  config: ModelConfig,
+  shape: PackedShape,
+  inputs: PackedInputs,
+  weights: WeightValues,
+  options: Omit<PackedModel, "config"> = {},
+): Value {
+  return buildTokenScores(g, { ...options, config }, shape, inputs, weights).logProbs;
+}
+
+/** What a loss sees of a packed batch. */
+export interface PackedTokens extends TokenLogProbs {
+  /** Weight of each target, f32 [N]: 0 where it is padding. */
+  weights: Value;
+  /** 1 where target n counts for sequence s, f32 [S, N]: sums over sequences are products with it. */
+  membership: Value;
+}
+
+export interface PackedLossOptions extends PackedModel {
+  shape: PackedShape;
+  /** The loss on the log-probabilities; it may declare further inputs of a batch, such as advantages [S]. */
+  lossOf: (g: GraphBuilder, tokens: PackedTokens, denominator: Value) => LossValues;
+}
+
+/**
+ * A loss for `train`. Weights that are not among the parameters are frozen inputs (see `loadTrainable`).
+ * Inputs of a batch: those of `PackedInputs`, `weights` f32 [N] and `membership` f32 [S, N].
+ *
+ * @example
+ * const loss = packedLoss({ config, lora, shape, lossOf: (g, { logProbs, weights }, denominator) => ({
+ *   loss: g.div(g.neg(g.sum(g.mul(logProbs, weights))), denominator), // supervised tuning: mean over tokens
+ * }) });
+ */
+export function packedLoss({ shape, lossOf, ...model }: PackedLossOptions): BuildLoss {
+  return (g, parameters, denominator) => {
+    const inputs = packedInputs(g, shape);
+    const scores = buildTokenScores(g, model, shape, inputs, modelValues(g, model, parameters));
+    const tokens = {
+      ...scores,
+      weights: g.input("weights", [shape.targets]),
+      membership: g.input("membership", [shape.sequences, shape.targets]),
+    };
+    return lossOf(g, tokens, denominator);
+  };
+}
+
+/** All weights of the model: parameters where they are among them, inputs of the graph otherwise. */
+function modelValues(g: GraphBuilder, { config, lora }: PackedModel, parameters: WeightValues): WeightValues {
+  const infos = weightInfos(config, lora);
+  return Object.fromEntries(infos.map(({ name, shape }) => [name, parameters[name] ?? g.input(name, shape)]));
+}
+
+/** The forward sweep alone, the same arithmetic as in a step. Outputs `logProbs` and `entropy`, [N]. */
+export function tokenScoresGraph(name: string, model: PackedModel, shape: PackedShape): Graph {
+  const g = createGraph(name);
+  const inputs = packedInputs(g, shape);
+  const { logProbs, entropy } = buildTokenScores(g, model, shape, inputs, modelValues(g, model, {}));
+  g.output("logProbs", logProbs);
+  g.output("entropy", entropy);
+  return g;
+}
+
+export interface TokenScores {
+  /** [N] */
+  logProbs: Float32Array;
+  /** Nats, [N]. */
+  entropy: Float32Array;
+}
+
+/**
+ * Scores packed batches: reference log-probabilities, those of the policy before an update, and entropies. The same
+ * weights give the same bits as the training step does, so a ratio to them is exactly 1 before the first update.
+ *
+ * @returns takes all weights of the model and the feeds of a batch, of which it picks what it needs
+ */
+export function createTokenScorer(
+  runtime: Runtime,
+  name: string,
+  model: PackedModel,
+  shape: PackedShape,
+): (weights: Tensors, feeds: Tensors) => Promise<TokenScores> {
+  const compiling = runtime.compile(tokenScoresGraph(name, model, shape));
+  return async (weights, feeds) => {
+    const program = await compiling;
+    const all: Tensors = { ...weights, ...feeds };
+    const needed = program.inputs.map((input) => input.name).filter((input) => all[input]);
+    const results = await program.run(Object.fromEntries(needed.map((input) => [input, all[input]!])));
+    return { logProbs: results.logProbs!.data as Float32Array, entropy: results.entropy!.data as Float32Array };
+  };
+}
