@@ -1,4 +1,5 @@
-import { createRng, EspalierError } from "../base/index.js";
+import { EspalierError } from "../base/index.js";
+import { createOrder } from "./blend.js";
 import { type Sequences, sequenceAt } from "./windows.js";
 
 export interface Batch {
@@ -34,16 +35,7 @@ export interface BatchOptions {
 export function createBatches(sequences: Sequences, { batchSize, seed, shuffle = true }: BatchOptions): Batches {
   const { count, length, name } = sequences;
   if (count === 0) throw new EspalierError({ where: name, expected: "at least one sequence", found: "none" });
-  let pass = -1;
-  let order: number[] = [];
-  const orderOf = (wanted: number): number[] => {
-    if (wanted !== pass) {
-      const plain = Array.from({ length: count }, (_, i) => i);
-      order = shuffle ? createRng(`${seed}/pass ${wanted}`).shuffle(plain) : plain;
-      pass = wanted;
-    }
-    return order;
-  };
+  const orderOf = createOrder(count, seed, shuffle);
 
   return {
     stepsPerEpoch: Math.ceil(count / batchSize),

@@ -1,14 +1,16 @@
-/** @module Conversations from JSON lines, as OpenAI's fine-tuning files have them. */
-import { checkSchema, EspalierError, messageOf, z } from "../base/index.js";
-import { readTextFile } from "./text.js";
-import type { Conversation } from "./types.js";
-
-const conversationSchema = z.object({
-  messages: z
-    .array(z.object({ role: z.string().min(1), content: z.string() }))
-    .min(1)
-    .describe("Turns, first to last."),
-});
+/** @module Conversations from JSON lines: OpenAI's messages, ShareGPT's conversations, and plain pairs. */
+import {
+  type Fields,
+  type Form,
+  parseByForm,
+  parseMessages,
+  parsePrompt,
+  requireText,
+  rowProblem,
+  withSystem,
+} from "./forms.js";
+import { type ReadOptions, readRows } from "./json-lines.js";
+import type { Conversation, Message } from "./types.js";
 
 /** True of names that hold JSON lines, packed or not. */
 export function isConversationFile(path: string): boolean {
@@ -16,33 +18,94 @@ export function isConversationFile(path: string): boolean {
 }
 
 /**
- * Reads `{"messages": [{"role": "user", "content": "..."}, ...]}`, one conversation a line; other fields are left alone.
- * @throws EspalierError with the line of the first problem
+ * Reads one conversation a line; each line may be of another form. Fields that belong to no form are left alone.
+ *
+ * - `{"messages": [{"role": "user", "content": "..."}, ...], "tools": [...]}` (OpenAI, with tool calls and `weight`)
+ * - `{"conversations": [{"from": "human", "value": "..."}, ...], "system": "..."}` (ShareGPT)
+ * - `{"prompt", "response"}`, `{"prompt", "completion"}`, `{"instruction", "input", "output"}`, `{"question", "answer"}`
+ *
+ * @throws EspalierError with the bad lines, each as file:line
  */
-export async function readConversations(path: string): Promise<Conversation[]> {
-  const lines = (await readTextFile(path)).split("\n");
-  const conversations = lines.flatMap((line, i) => (line.trim() === "" ? [] : [parseLine(line, `${path}:${i + 1}`)]));
-  if (conversations.length > 0) return conversations;
-  throw new EspalierError({
-    where: path,
-    expected: "a conversation a line",
-    found: "no lines",
-    fix: "name another file",
-  });
+export function readConversations(
+  path: string,
+  options: ReadOptions = {},
+): Promise<(Conversation & { where: string })[]> {
+  return readRows(path, parseConversation, options);
 }
 
-function parseLine(line: string, where: string): Conversation {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch (cause) {
-    throw new EspalierError({
-      where,
-      expected: 'a line of JSON such as {"messages": [{"role": "user", "content": "..."}]}',
-      found: messageOf(cause),
-      cause,
-      exitCode: 2,
-    });
-  }
-  return checkSchema(conversationSchema, value, where);
+export function parseConversation(value: unknown, where: string): Conversation & { where: string } {
+  return { ...parseByForm(forms, "a conversation", value, where), where };
+}
+
+const has = (fields: Fields, ...names: string[]): boolean => names.every((name) => name in fields);
+
+const forms: readonly Form<Conversation>[] = [
+  {
+    shape: '{"messages": [{"role": "user", "content": "..."}]}',
+    fits: (fields) => has(fields, "messages"),
+    parse: (fields, where) => withTools(fields, parseMessages(fields.messages, where)),
+  },
+  {
+    shape: '{"conversations": [{"from": "human", "value": "..."}]}',
+    fits: (fields) => has(fields, "conversations"),
+    parse: (fields, where) => withTools(fields, withSystem(fields, shareGptTurns(fields.conversations, where))),
+  },
+  pair("prompt", "response"),
+  pair("prompt", "completion"),
+  {
+    shape: '{"instruction": "...", "input": "...", "output": "..."}',
+    fits: (fields) => has(fields, "instruction", "output"),
+    parse: (fields, where) => {
+      const instruction = requireText(fields.instruction, where, "instruction");
+      const input = typeof fields.input === "string" ? fields.input.trim() : "";
+      const question = input === "" ? instruction : `${instruction}\n\n${input}`;
+      return withAnswer(withSystem(fields, [{ role: "user", content: question }]), fields, "output", where);
+    },
+  },
+  pair("question", "answer"),
+];
+
+function pair(question: string, answer: string): Form<Conversation> {
+  return {
+    shape: `{"${question}": "...", "${answer}": "..."}`,
+    fits: (fields) => has(fields, question, answer),
+    parse: (fields, where) => withAnswer(parsePrompt(fields, question, where), fields, answer, where),
+  };
+}
+
+function withAnswer(prompt: Message[], fields: Fields, name: string, where: string): Conversation {
+  const content = requireText(fields[name], where, name);
+  return withTools(fields, [...prompt, { role: "assistant", content }]);
+}
+
+function withTools({ tools }: Fields, messages: readonly Message[]): Conversation {
+  return Array.isArray(tools) && tools.length > 0 ? { messages, tools } : { messages };
+}
+
+/** ShareGPT's names of roles, and those of its many descendants. */
+const roles: Readonly<Record<string, string>> = {
+  human: "user",
+  user: "user",
+  gpt: "assistant",
+  chatgpt: "assistant",
+  bing: "assistant",
+  bard: "assistant",
+  model: "assistant",
+  assistant: "assistant",
+  system: "system",
+  tool: "tool",
+  observation: "tool",
+};
+
+function shareGptTurns(value: unknown, where: string): Message[] {
+  if (!Array.isArray(value)) throw rowProblem(where, "a list in `conversations`", typeof value);
+  if (value.some((turn) => turn?.role !== undefined)) return parseMessages(value, where, "conversations");
+  const turns = value.map((turn: unknown, i) => {
+    const { from, value: content } = (turn ?? {}) as { from?: unknown; value?: unknown };
+    const role = typeof from === "string" && Object.hasOwn(roles, from) ? roles[from] : undefined;
+    if (role) return { role, content };
+    const known = Object.keys(roles).join(", ");
+    throw rowProblem(where, `one of ${known} in \`conversations.${i}.from\``, JSON.stringify(from) ?? "nothing");
+  });
+  return parseMessages(turns, where, "conversations");
 }

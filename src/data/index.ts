@@ -1,5 +1,57 @@
 export { type Batch, type Batches, type BatchOptions, createBatches } from "./batches.js";
-export { isConversationFile, readConversations } from "./conversations.js";
+export {
+  type Blend,
+  type BlendOptions,
+  type BlendSource,
+  type BlendStage,
+  createBlend,
+  createStagedBlend,
+  type Drawn,
+  type StagedBlend,
+} from "./blend.js";
+export { isConversationFile, parseConversation, readConversations } from "./conversations.js";
+export { type ParseRow, type ReadOptions, readRows, streamRows } from "./json-lines.js";
+export { helpSteerAttributes, type LabelOptions, readLabelledAnswers } from "./labelled-answers.js";
+export {
+  type LengthOptions,
+  type LengthPolicy,
+  type LimitedSamples,
+  limitLength,
+  sampleLength,
+} from "./lengths.js";
+export { type MaskOptions, showMask } from "./mask.js";
+export {
+  createPackedBatches,
+  type PackableSample,
+  type PackedBatch,
+  type PackedBatches,
+  type PackedBatchOptions,
+  type PackedRow,
+  type PackedSamples,
+  type PackedSequence,
+  type PackShape,
+  packSamples,
+  type Target,
+} from "./packing.js";
+export { parsePreferencePair, parseTranscript, readPreferencePairs } from "./preferences.js";
+export { parsePromptTask, readPromptTasks } from "./prompt-tasks.js";
+export {
+  parseWorkedAnswer,
+  parseWorkedQuestion,
+  readWorkedQuestions,
+  reasoningPair,
+  thinkingPrompt,
+  type WorkedQuestion,
+} from "./reasoning.js";
+export {
+  type ChatOptions,
+  type RenderChatOptions,
+  renderBranches,
+  renderConversation,
+  renderPair,
+  renderPrompt,
+  renderTurns,
+} from "./render.js";
 export {
   type BundledText,
   bundledChatPath,
@@ -11,7 +63,19 @@ export {
   type SplitOptions,
   splitDocuments,
 } from "./text.js";
-export type { Conversation, Message, PreferencePair, Scorer } from "./types.js";
+export { encodeChat } from "./token-spans.js";
+export type {
+  BranchedSample,
+  Constraint,
+  Conversation,
+  LabelledAnswer,
+  Message,
+  MessageToolCall,
+  PreferencePair,
+  PromptTask,
+  Scorer,
+  TokenSample,
+} from "./types.js";
 export {
   createSequences,
   documentMark,

@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { EspalierError, type OnEvent } from "../base/index.js";
 import { isConversationFile, readConversations, readDocuments } from "../data/index.js";
 import { chatTemplateOf, type Model } from "../models/index.js";
-import type { Tokenizer } from "../tokenizer/index.js";
+import { type Tokenizer, templateDate } from "../tokenizer/index.js";
 
 export interface SourceText {
   path: string;
@@ -21,7 +21,10 @@ export async function readSource(path: string, parent: Model, tokenizer: Tokeniz
   if (parent.sidecars.chatTemplate === undefined) throw withoutTemplate(path, parent);
   const template = chatTemplateOf(parent, tokenizer);
   const conversations = await readConversations(path);
-  const documents = conversations.map(({ messages }) => template.render(messages, { addGenerationPrompt: false }));
+  const options = { addGenerationPrompt: false, date: templateDate };
+  const documents = conversations.map(({ messages, tools }) =>
+    template.render(messages, { ...options, ...(tools && { variables: { tools } }) }),
+  );
   return { path, kind: `chat (${kind})`, documents, chat: true };
 }
 

@@ -3,7 +3,7 @@ import { EspalierError } from "../base/index.js";
 import { isConversationFile, readConversations, readDocuments } from "../data/index.js";
 import { type GgufMetadata, openGgufFile } from "../formats/index.js";
 import { createLlamaCpp } from "../llamacpp/index.js";
-import { createChatTemplate } from "../tokenizer/index.js";
+import { createChatTemplate, templateDate } from "../tokenizer/index.js";
 
 export interface SequenceRequest {
   /** Text files and `.jsonl` of conversations, dealt out alike. */
@@ -49,7 +49,10 @@ async function renderConversations(path: string, metadata: GgufMetadata, gguf: s
   if (template === undefined) throw withoutTemplate(path, gguf);
   const chat = createChatTemplate({ template }, gguf);
   const conversations = await readConversations(path);
-  return conversations.map(({ messages }) => chat.render(messages, { addGenerationPrompt: false }));
+  const options = { addGenerationPrompt: false, date: templateDate };
+  return conversations.map(({ messages, tools }) =>
+    chat.render(messages, { ...options, ...(tools && { variables: { tools } }) }),
+  );
 }
 
 /** Ids that every sequence begins with. */

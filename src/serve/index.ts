@@ -31,6 +31,5 @@ export {
   type ThinkingSplitter,
   type ThinkingSwitch,
   type ThinkingText,
-  thinkingPrompt,
   thinkingSwitchOf,
 } from "./thinking.js";

@@ -3,6 +3,7 @@
  * told from answers as text, while it streams; and it is told to think, or not to, by an exact system prompt.
  */
 import { EspalierError } from "../base/index.js";
+import { thinkingPrompt } from "../data/index.js";
 import type { ChatMessage } from "../tokenizer/index.js";
 
 export type ThinkingMode = "on" | "off" | "auto";
@@ -136,9 +137,6 @@ export interface SwitchedConversation<M extends ChatMessage> {
   /** What the model's makers advise, for what the request leaves open; empty with "auto". */
   sampling: { temperature?: number; topP?: number };
 }
-
-/** `detailed thinking on` and `detailed thinking off`, to the letter. */
-export const thinkingPrompt = (mode: "on" | "off") => `detailed thinking ${mode}` as const;
 
 const advised = { on: { temperature: 0.6, topP: 0.95 }, off: { temperature: 0 } } as const;
 

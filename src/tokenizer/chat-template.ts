@@ -13,9 +13,19 @@ export interface RenderOptions {
   addGenerationPrompt?: boolean;
   /** What the template may ask for besides, such as `enable_thinking`. */
   variables?: Readonly<Record<string, unknown>>;
+  /**
+   * Day that a template writes which asks for today's (`strftime_now`, `date_string`), `YYYY-MM-DD`. What is trained or
+   * measured on has a fixed one, see `templateDate`. Defaults to today.
+   */
+  date?: string;
 }
 
+/** The day that Llama 3's own template writes where it is not told another. */
+export const templateDate = "2024-07-26";
+
 export interface ChatTemplate {
+  /** The model it is of, for messages. */
+  readonly name: string;
   render(messages: readonly ChatMessage[], options?: RenderOptions): string;
 }
 
@@ -40,9 +50,11 @@ export function createChatTemplate(
 ): ChatTemplate {
   const parsed = parseTemplate(templateText(template, where), where);
   return {
-    render(messages, { addGenerationPrompt = true, variables = {} } = {}) {
+    name: where,
+    render(messages, { addGenerationPrompt = true, variables = {}, date } = {}) {
       try {
         return parsed.render({
+          ...dateVariables(date),
           ...variables,
           messages,
           add_generation_prompt: addGenerationPrompt,
@@ -63,9 +75,46 @@ export function createChatTemplate(
   };
 }
 
+/** The clock's name in templates; the library lets nobody set a variable of that name, so templates are given another. */
+const clockName = /\bstrftime_now\b/g;
+const ownClock = "espalier_strftime";
+
+/** Both ways in which templates come to a date: Llama 3.1 takes a text, Llama 3.2 and others ask a clock. */
+function dateVariables(date: string | undefined): Record<string, unknown> {
+  if (date === undefined) return { [ownClock]: (format: string) => formatDate(new Date(), format) };
+  const strftime = (format: string) => formatDate(new Date(`${date}T00:00:00`), format);
+  return { [ownClock]: strftime, date_string: strftime("%d %b %Y") };
+}
+
+const months = "January February March April May June July August September October November December".split(" ");
+const days = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split(" ");
+
+/** C's strftime, in English. */
+function formatDate(date: Date, format: string): string {
+  const two = (value: number) => String(value).padStart(2, "0");
+  const year = String(date.getFullYear());
+  const [month, weekday] = [months[date.getMonth()] ?? "", days[date.getDay()] ?? ""];
+  const parts: Record<string, string> = {
+    "%Y": year,
+    "%y": year.slice(2),
+    "%m": two(date.getMonth() + 1),
+    "%d": two(date.getDate()),
+    "%e": String(date.getDate()).padStart(2),
+    "%B": month,
+    "%b": month.slice(0, 3),
+    "%A": weekday,
+    "%a": weekday.slice(0, 3),
+    "%H": two(date.getHours()),
+    "%M": two(date.getMinutes()),
+    "%S": two(date.getSeconds()),
+    "%%": "%",
+  };
+  return format.replace(/%./g, (code) => parts[code] ?? code);
+}
+
 function parseTemplate(text: string, where: string): Template {
   try {
-    return new Template(text);
+    return new Template(text.replace(clockName, ownClock));
   } catch (cause) {
     throw new EspalierError({
       where: `${where}: chat template`,

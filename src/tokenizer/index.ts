@@ -4,6 +4,7 @@ export {
   type ChatTemplateSource,
   createChatTemplate,
   type RenderOptions,
+  templateDate,
 } from "./chat-template.js";
 export { createHuggingFaceTokenizer, type HuggingFaceFiles } from "./hugging-face.js";
 export { loadTokenizer } from "./load.js";

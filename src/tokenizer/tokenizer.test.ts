@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { sharedPath } from "../base/testing.js";
-import { createChatTemplate } from "./chat-template.js";
+import { createChatTemplate, templateDate } from "./chat-template.js";
 import { loadTokenizer } from "./load.js";
 import { createStreamDecoder } from "./stream.js";
 import { randomTexts, readGolden, readModelSource, readVectors, vectorSource } from "./testing.js";
@@ -248,4 +248,12 @@ describe.skipIf(!tiny)("tinystories-656K, merges across words and no bytes", () 
       expect.stringMatching(/no byte tokens/),
     ]);
   });
+});
+
+test("templates that write a day write the one given, or today's", () => {
+  const template =
+    "{{ strftime_now('%d %b %Y, %A %-x') }}|{{ date_string }}|{% if strftime_now is defined %}clock{% endif %}";
+  const chat = createChatTemplate({ template });
+  expect(chat.render([], { date: templateDate })).toBe("26 Jul 2024, Friday %-x|26 Jul 2024|clock");
+  expect(chat.render([])).toMatch(/^\d\d [A-Z][a-z]{2} \d{4}, [A-Z][a-z]+day %-x\|\|clock$/);
 });
