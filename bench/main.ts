@@ -34,6 +34,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "modelled tokens/s of a server against the published figures of Nemotron-51B and its parent",
     load: async () => (await import("./server-model.js")).serverModel,
   },
+  rollout: {
+    what: "tokens/s of batched sampling against one sequence, and its share of the matrix rate",
+    load: async () => (await import("./rollout.js")).rollout,
+  },
   engine: {
     what: "tokens/s through the inference engine against node-llama-cpp driven directly",
     load: async () => (await import("./engine.js")).engine,

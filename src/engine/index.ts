@@ -1,4 +1,14 @@
 export {
+  type BatchGenerateOptions,
+  type BatchGenerator,
+  type BatchGeneratorOptions,
+  type BatchPrompt,
+  type BatchSequence,
+  createBatchGenerator,
+  readAllWeights,
+  type WeightTensors,
+} from "./batch/index.js";
+export {
   type BlockRun,
   type BlockTaps,
   createEngine,

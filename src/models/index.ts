@@ -1,4 +1,11 @@
-export { type BlockInputs, buildAttention, buildFfn, type HeadsQkv, type WeightValues } from "./blocks/index.js";
+export {
+  attendWithin,
+  type BlockInputs,
+  buildAttention,
+  buildFfn,
+  type HeadsQkv,
+  type WeightValues,
+} from "./blocks/index.js";
 export { type CanonicalModel, canonicalise } from "./canonical.js";
 export { type CardFacts, parentInCard, renderModelCard } from "./card.js";
 export { chatTemplateOf } from "./chat.js";

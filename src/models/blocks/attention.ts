@@ -78,7 +78,7 @@ function mergeHeads(g: GraphBuilder, x: Value): Value {
 const queryChunk = 512;
 
 /** Every token attends to those before it in its own sequence (and, when packed, in its own segment). */
-function attendWithin(g: GraphBuilder, { q, k, v }: HeadsQkv, { mask, length }: BlockInputs): Value {
+export function attendWithin(g: GraphBuilder, { q, k, v }: HeadsQkv, { mask, length }: BlockInputs): Value {
   if (mask) return g.attention(q, k, v, { mask });
   if (length <= queryChunk) return g.attention(q, k, v, { causal: true });
   // Memory grows with the length and not its square, and keys that no query of a chunk may see are never touched.

@@ -1,3 +1,3 @@
-export { type AttentionOutputs, buildAttention, type HeadsQkv } from "./attention.js";
+export { type AttentionOutputs, attendWithin, buildAttention, type HeadsQkv } from "./attention.js";
 export type { BlockInputs, WeightValues } from "./block.js";
 export { buildFfn, type FfnOutputs } from "./ffn.js";

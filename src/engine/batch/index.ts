@@ -1,0 +1,10 @@
+export {
+  type BatchGenerateOptions,
+  type BatchGenerator,
+  type BatchGeneratorOptions,
+  type BatchPrompt,
+  type BatchSequence,
+  createBatchGenerator,
+  readAllWeights,
+  type WeightTensors,
+} from "./generator.js";
