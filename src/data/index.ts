@@ -52,6 +52,8 @@ export {
   renderPrompt,
   renderTurns,
 } from "./render.js";
+export { type Constraint, type CountRange, constraintOfInstruction, meetsConstraint } from "./constraints.js";
+export { isConversationFile, readConversations } from "./conversations.js";
 export {
   type BundledText,
   bundledChatPath,
