@@ -74,17 +74,19 @@ describe("stories260K", () => {
 
   test("ends at stop ids, lengths and the longest context", async () => {
     const sampler = createBatchGenerator(runtime, model.config, weights, { width: 2 });
-    const free = first(await sampler.generate([{ ids: prompts[0]! }], { temperature: 0, maxTokens: 12 })));
+    const free = first(await sampler.generate([{ ids: prompts[0]! }], { temperature: 0, maxTokens: 12 }));
     const stop = free.ids[4]!;
     const at = free.ids.indexOf(stop);
-    const stopped = first(await sampler.generate([{ ids: prompts[0]! }], { temperature: 0, stop: [stop] })));
+    const stopped = first(await sampler.generate([{ ids: prompts[0]! }], { temperature: 0, stop: [stop] }));
     expect([...stopped.ids]).toEqual([...free.ids.subarray(0, at + 1)]);
     expect(stopped.finish).toBe("stop");
     const long = promptOf(model.config.maxPositions - 2);
     const ended: string[] = [];
     const onEnd = (_: unknown, prompt: number, sample: number) => ended.push(`${prompt}.${sample}`);
     const options = { temperature: 0, stop: [], maxTokens: 9, onEnd };
-    const [cut, full] = (await sampler.generate([{ ids: prompts[1]! }, { ids: long }], options))).map(([answer]) => answer!) as [BatchSequence, BatchSequence];
+    const [cut, full] = (await sampler.generate([{ ids: prompts[1]! }, { ids: long }], options)).map(
+      ([answer]) => answer!,
+    ) as [BatchSequence, BatchSequence];
     expect([cut.finish, cut.ids.length, full.finish, full.ids.length]).toEqual(["length", 9, "context", 3]);
     expect(ended).toEqual(["1.0", "0.0"]);
   });
