@@ -30,6 +30,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "peak memory of a run over a parent of 1.2 billion parameters, 16 and 32 layers",
     load: async () => (await import("./memory.js")).memory,
   },
+  "training-memory": {
+    what: "peak memory of training steps by method, beside what `espalier plan --training` says",
+    load: async () => (await import("./training-memory.js")).trainingMemoryBench,
+  },
   "server-model": {
     what: "modelled tokens/s of a server against the published figures of Nemotron-51B and its parent",
     load: async () => (await import("./server-model.js")).serverModel,

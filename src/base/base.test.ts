@@ -171,6 +171,7 @@ test("arrays that nobody holds are freed when asked", async () => {
 });
 
 test("units", () => {
+  expect(formatBytes(1010 * 2 ** 20)).toBe("0.986 GiB");
   expect([formatBytes(512), formatBytes(1536), formatSeconds(95), formatSeconds(3.21)]).toEqual([
     "512 B",
     "1.50 KiB",

@@ -4,7 +4,8 @@ const binary = ["B", "KiB", "MiB", "GiB", "TiB"];
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = 0;
-  while (value >= 1024 && unit < binary.length - 1) {
+  // Three digits have no room for 1000 to 1023.
+  while (value >= 999.5 && unit < binary.length - 1) {
     value /= 1024;
     unit++;
   }

@@ -3,17 +3,26 @@ import { formatBytes } from "../base/index.js";
 import type { GpuFit, PageRow, PlannedSize } from "../plan/index.js";
 import type { Planned } from "./commands/plan.js";
 
-export function renderPlan({ facts, fits, listed }: Planned): string {
+export function renderPlan({ facts, fits, listed, training }: Planned): string {
   const { page, server, best, thisMachine } = facts;
-  const bare = !listed && !page && !server && !best && !thisMachine;
+  const bare = !listed && !page && !server && !best && !thisMachine && !training;
   return [
     `${facts.model}: ${facts.architecture}, ${facts.parameters.toLocaleString("en-US")} parameters, ${facts.layers} layers, from ${facts.source}`,
     "",
     ...(bare ? [...renderSizes(facts.sizes, facts.parameters), renderSafetensors(facts.safetensors), ""] : []),
-    ...(page ? renderPage(page) : server ? renderServer(server) : best ? renderBest(best) : renderMemory(facts)),
+    ...renderAsked(facts, training),
+    ...(bare ? ["", ...renderTotals(facts)] : []),
     ...(thisMachine ? ["", ...renderMachine(thisMachine)] : []),
     ...(listed ? ["", ...renderGpus(fits, facts.layers)] : []),
   ].join("\n");
+}
+
+function renderAsked(facts: Planned["facts"], training: boolean): string[] {
+  const { page, server, best } = facts;
+  if (page) return renderPage(page);
+  if (server) return renderServer(server);
+  if (best) return renderBest(best);
+  return training ? renderTraining(facts) : renderMemory(facts);
 }
 
 /** Types whose file an importance matrix does not change have one row. */
@@ -43,8 +52,9 @@ function renderSafetensors(sizes: Planned["facts"]["safetensors"]): string {
   return `safetensors, as servers load them: ${each.join(", ")}`;
 }
 
-function renderMemory({ memory, kvCache, use }: Planned["facts"]): string[] {
+function renderMemory({ memory, kvCache, use, sizes }: Planned["facts"]): string[] {
   const { gpu, ram } = memory;
+  const file = sizes.find(({ type }) => type === use.type)!;
   const parts: [string, number][] = [
     ["weights", gpu.weights],
     ["kv cache", gpu.kvCache],
@@ -58,9 +68,59 @@ function renderMemory({ memory, kvCache, use }: Planned["facts"]): string[] {
   const { bytesPerToken: each, bytesPerTokenWithoutFlashAttention: without } = kvCache;
   const padded = without > each ? ` (${without.toLocaleString("en-US")} without flash attention)` : "";
   return [
-    `${use.type} with ${tokens}: ${formatBytes(gpu.total)} on the GPU, and ${formatBytes(ram.total)} beside it for the embedding`,
+    `${use.type} with ${tokens}: ${formatBytes(gpu.total)} on the GPU, ${formatBytes(ram.total)} beside it for the embedding, ${formatBytes(file.bytes)} on disk`,
     ...bars,
     `  the cache takes ${each.toLocaleString("en-US")} bytes a token${padded}; compute is an estimate`,
+  ];
+}
+
+/** Totals by method, both precisions in one row. */
+function renderTotals({ training, trainingUse: { batch, length } }: Planned["facts"]): string[] {
+  const gpu = (method: string) => training.find((own) => own.method === method && own.precision === "mixed");
+  const rows = training
+    .filter(({ precision }) => precision === "f32")
+    .map(({ method, totalBytes, diskBytes }) => {
+      const mixed = gpu(method);
+      return columns(method, [totalBytes, mixed?.totalBytes, diskBytes]);
+    });
+  return [
+    `training with ${batch} x ${length} tokens  memory, f32  GPU, bf16        disk   (--training has the parts)`,
+    ...rows,
+  ];
+}
+
+const columns = (name: string, bytes: readonly (number | undefined)[]): string =>
+  `  ${name.padEnd(28)}${bytes.map((one) => (one === undefined ? "-" : formatBytes(one)).padStart(11)).join(" ")}`;
+
+function renderTraining({ training, trainingUse, architecture }: Planned["facts"]): string[] {
+  const { batch, length, rank, share } = trainingUse;
+  const table = (precision: string) => {
+    const own = training.filter((one) => one.precision === precision);
+    const heads = ["weights", "gradients", "moments", "insides", "logits", "one block", "kv cache", "total", "disk"];
+    const rows = own.map((one) =>
+      columns(one.method === "reshape" ? `reshape, in ${one.stage}` : one.method, [
+        one.weightsBytes,
+        one.gradientBytes,
+        one.optimiserBytes,
+        one.activationBytes,
+        one.logitsBytes,
+        one.sweepBytes,
+        one.kvCacheBytes,
+        one.totalBytes,
+        one.diskBytes,
+      ]),
+    );
+    return [`  ${"".padEnd(28)}${heads.map((head) => head.padStart(11)).join(" ")}`, ...rows];
+  };
+  const known = architecture === "llama" || architecture === "deci";
+  return [
+    `${batch} x ${length} tokens, LoRA of rank ${rank}, children of ${Math.round(100 * share)} %`,
+    known
+      ? "main memory, f32, as espalier trains:"
+      : `f32 in main memory (arithmetic: ${architecture} is not trained here):`,
+    ...table("f32"),
+    "a GPU, bf16 with f32 copies for AdamW, attention without stored scores (arithmetic, not measured):",
+    ...table("mixed"),
   ];
 }
 

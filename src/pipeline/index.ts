@@ -23,4 +23,5 @@ export {
   type StoreEntry,
 } from "./store.js";
 export { fitMachine, type MachineFit, type MeasuredMachine, measureThisMachine } from "./this-machine.js";
+export { planTraining, type ReshapePlan, type TrainingPlan } from "./training-plan.js";
 export { logitTolerance, type Verified, verifyGguf, verifyHub } from "./verify.js";

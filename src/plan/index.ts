@@ -88,3 +88,11 @@ export {
   speedCostNames,
   speedCosts,
 } from "./speed-costs.js";
+export {
+  type TrainingMemory,
+  type TrainingMethod,
+  type TrainingPrecision,
+  type TrainingUse,
+  trainingMemory,
+  trainingMethods,
+} from "./training-memory.js";

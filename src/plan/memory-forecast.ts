@@ -38,11 +38,14 @@ export interface MemoryForecast {
   /** The stage with the highest peak. */
   peak: string;
   bytes: number;
+  /** Of the peak: Node and ONNX Runtime, and weights that are held all the time. */
+  processBytes: number;
+  weightsBytes: number;
 }
 
 const MiB = 2 ** 20;
 /** Node with ONNX Runtime and a tokenizer, before any model: measured. */
-const baseBytes = 165 * MiB;
+export const baseBytes = 165 * MiB;
 /** llama.cpp's own process without the file that it maps: measured. */
 const llamaBytes = 180 * MiB;
 /**
@@ -81,7 +84,7 @@ export function forecastMemory(config: ModelConfig, work: MemoryWork): MemoryFor
   ];
   const stages = own.map(([name, bytes]) => ({ name, bytes: Math.round(whole + bytes) }));
   const peak = stages.reduce((most, stage) => (stage.bytes > most.bytes ? stage : most));
-  return { stages, peak: peak.name, bytes: peak.bytes };
+  return { stages, peak: peak.name, bytes: peak.bytes, processBytes: baseBytes, weightsBytes: cost.weights };
 }
 
 function createStageCosts(config: ModelConfig, { length, batch, choices, share, distilBatch }: MemoryWork) {

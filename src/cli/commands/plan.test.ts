@@ -63,6 +63,17 @@ describe("espalier plan", () => {
     expect(out).toContain("[1] arXiv:2411.19146");
   });
 
+  test("of training: each method with its parts, reshaping from the recipe's numbers", async () => {
+    const { training, trainingUse } = JSON.parse((await run(parent, "--batch", "2", "--json")).out);
+    expect(trainingUse).toEqual({ batch: 2, length: 256, rank: 16, share: 0.8 });
+    const full = training.find(({ method }: { method: string }) => method === "full");
+    expect(full).toMatchObject({ precision: "f32", weightsBytes: 4 * 260_032, optimiserBytes: 8 * 260_032 });
+    const { out } = await run("llama-3.1-8b", "--training");
+    expect(out).toMatch(/lora +30\.1 GiB +160 MiB +320 MiB/);
+    expect(out).toMatch(/reshape, in \w+ /);
+    expect((await run("nemotron-4-340b", "--training")).out).not.toContain("reshape");
+  });
+
   test("of a server: parallelism, rate and rent", async () => {
     const { server } = JSON.parse((await run("llama-3.1-70b", "--server", "H100 SXM", "--json")).out);
     expect(server).toMatchObject({ gpu: "H100 SXM", type: "fp8", input: 128, output: 1024, tensorParallel: 2 });
@@ -81,6 +92,7 @@ describe("espalier plan", () => {
     [["llama-3.1-9b"], "did you mean llama-3.1-8b"],
     [["llama-3.1-8b", "--type", "q4"], "--type: expected one of F32, F16, BF16, Q8_0"],
     [["llama-3.1-8b", "--cache", "q8_0", "--no-flash-attention"], "llama.cpp cannot quantise values then"],
+    [["llama-3.1-8b", "--share", "1.5"], "--share: expected above 0, at most 1"],
     [["llama-3.1-8b", "--gpu", "RTX 4091"], "did you mean RTX 4090"],
   ])("%j is refused", async (words, message) => {
     const { error, exitCode } = await run(...words);

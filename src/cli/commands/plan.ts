@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { EspalierError } from "../../base/index.js";
 import type { MeasuredMachine } from "../../pipeline/index.js";
-import type { GpuFit, LlamaCppUse, PlannedModel, ServerUse } from "../../plan/index.js";
+import type { GpuFit, LlamaCppUse, PlannedModel, ServerUse, TrainingUse } from "../../plan/index.js";
 import { nonNegativeNumber, positiveInteger } from "../options.js";
 import { type CommandIo, runCommand } from "../output.js";
 import { renderPlan, renderPlans } from "../plan-shown.js";
@@ -17,7 +17,7 @@ export function createCommand(): Command {
     )
     .option("--type <type>", "llama.cpp file type in use", "Q4_K_M")
     .option("--context <n>", "tokens of a sequence", positiveInteger, 8192)
-    .option("--batch <n>", "sequences held at once", positiveInteger, 1)
+    .option("--batch <n>", "sequences held at once: 1 in use, 4 of a training step", positiveInteger)
     .option("--cache <type>", "number type of the kv cache: f16, q8_0, q4_0 and others", "f16")
     .option("--no-flash-attention", "llama.cpp without it: values of every layer are as wide as the widest layer's")
     .option("--gpus", "list every GPU, pair and Mac that runs it")
@@ -29,6 +29,10 @@ export function createCommand(): Command {
     .option("--server-type <type>", "weights on the server: bf16, fp8 or int4", "fp8")
     .option("--input <n>", "tokens of a prompt on the server", positiveInteger, 128)
     .option("--output <n>", "tokens generated after it", positiveInteger, 1024)
+    .option("--training", "memory and disk of training by method, part by part")
+    .option("--length <n>", "tokens of a sequence of a training step", positiveInteger, 256)
+    .option("--rank <n>", "of LoRA's matrices", positiveInteger, 16)
+    .option("--share <x>", "of the parent's parameters that a distilled child keeps", nonNegativeNumber, 0.8)
     .option("--page", "the table of a model page by bits (its rule is fitted), beside what the shapes say")
     .addHelpText(
       "after",
@@ -37,6 +41,7 @@ Examples:
   $ espalier plan llama-3.1-8b --gpus
   $ espalier plan llama-3.1-70b llama-3.3-nemotron-super-49b --type Q4_K_M --context 32768
   $ espalier plan path/to/model --gpu "RTX 4090"
+  $ espalier plan path/to/model --training --batch 2 --length 512
   $ espalier plan llama-3.2-1b --this-machine --type Q4_K_M
   $ espalier plan llama-3.1-nemotron-51b llama-3.1-70b --server "H100 SXM" --input 128 --output 1024
   $ espalier plan llama-3.1-70b --find-best --max-price 4000
@@ -50,7 +55,11 @@ Examples:
 interface PlanOptions {
   type: string;
   context: number;
-  batch: number;
+  batch?: number;
+  training?: boolean;
+  length: number;
+  rank: number;
+  share: number;
   cache: string;
   flashAttention: boolean;
   gpus?: boolean;
@@ -68,10 +77,12 @@ interface PlanOptions {
 async function plan(io: CommandIo, models: readonly string[], options: PlanOptions): Promise<void> {
   const { openPlanned } = await import("../../plan/index.js");
   const use = await checkUse(options);
+  const trainingUse = checkTraining(options);
   const server = options.server === undefined ? undefined : await checkServer(options);
   const machine = options.thisMachine ? await measureHere(io, use) : undefined;
   const plans: Planned[] = [];
-  for (const model of models) plans.push(await planOne(await openPlanned(model), { use, server, machine, options }));
+  for (const model of models)
+    plans.push(await planOne(await openPlanned(model), { use, trainingUse, server, machine, options }));
   const [only] = plans;
   const alone = plans.length === 1;
   io.result(alone ? only!.facts : plans.map(({ facts }) => facts), () =>
@@ -86,7 +97,7 @@ async function measureHere(io: CommandIo, { type }: Use): Promise<MeasuredMachin
   return measureThisMachine(type, { threads: io.threads ?? defaultThreads(), signal: io.signal });
 }
 
-async function checkUse({ type, context, batch, cache, flashAttention }: PlanOptions) {
+async function checkUse({ type, context, batch = 1, cache, flashAttention }: PlanOptions) {
   const { cacheTypes, fileTypes } = await import("../../plan/index.js");
   const fileType = fileTypes.find((known) => known.toLowerCase() === type.toLowerCase());
   if (!fileType) throw badOption("--type", `one of ${fileTypes.join(", ")}`, type);
@@ -96,6 +107,11 @@ async function checkUse({ type, context, batch, cache, flashAttention }: PlanOpt
     throw badOption("--cache", "f16 without flash attention: llama.cpp cannot quantise values then", cache);
   }
   return { type: fileType, context, batch, keys, flashAttention } satisfies LlamaCppUse;
+}
+
+function checkTraining({ batch = 4, length, rank, share }: PlanOptions): Required<TrainingUse> {
+  if (share <= 0 || share > 1) throw badOption("--share", "above 0, at most 1", String(share));
+  return { batch, length, rank, share };
 }
 
 function badOption(where: string, expected: string, found: string): EspalierError {
@@ -115,12 +131,13 @@ export type Planned = Awaited<ReturnType<typeof planOne>>;
 
 interface Asked {
   use: Use;
+  trainingUse: Required<TrainingUse>;
   server: ServerUse | undefined;
   machine: MeasuredMachine | undefined;
   options: PlanOptions;
 }
 
-async function planOne(model: PlannedModel, { use, server, machine, options }: Asked) {
+async function planOne(model: PlannedModel, { use, trainingUse, server, machine, options }: Asked) {
   const {
     findBest,
     findGpu,
@@ -134,6 +151,7 @@ async function planOne(model: PlannedModel, { use, server, machine, options }: A
     safetensorsBytes,
     safetensorsTypes,
   } = await import("../../plan/index.js");
+  const { planTraining } = await import("../../pipeline/index.js");
   const { gpus, gpu, page, maxPrice } = options;
   const { shape, name, parameters, source } = model;
   const memory = llamaCppMemory(shape, use);
@@ -154,6 +172,8 @@ async function planOne(model: PlannedModel, { use, server, machine, options }: A
     },
     use,
     memory,
+    trainingUse,
+    training: planTraining(shape, trainingUse),
     quality: qualityOf(name),
     gpus: fits.map((fit) => gpuFacts(fit, use)),
     ...(options.findBest && {
@@ -163,7 +183,7 @@ async function planOne(model: PlannedModel, { use, server, machine, options }: A
     ...(server && { server: await serverFacts(model, server, options.server!) }),
     ...(page && { page: modelPage(shape) }),
   };
-  return { facts, fits, listed: gpus === true || gpu !== undefined };
+  return { facts, fits, listed: gpus === true || gpu !== undefined, training: options.training === true };
 }
 
 /** Rent of a month, every hour of it. */
