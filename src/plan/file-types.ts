@@ -21,6 +21,7 @@ export const quantTypes = [
   "Q4_K",
   "IQ4_NL",
   "IQ4_XS",
+  "MXFP4",
   "Q3_K",
   "IQ3_S",
   "IQ3_XXS",

@@ -60,14 +60,18 @@ describe.each(["Q8_0", "Q4_K_M", "Q3_K_S", "IQ4_XS", "Q5_1", "BF16"] as const)("
 });
 
 test("a tensor named by a pattern has its type, and the size is still foretold", async () => {
-  const overrides = [{ pattern: "blk\\.[01]\\.attn_v", type: "Q8_0" as const }];
+  const overrides = [
+    { pattern: "blk\\.[01]\\.attn_v", type: "Q8_0" as const },
+    { pattern: "blk\\.1\\.attn_q", type: "MXFP4" as const },
+  ];
   const out = join(folder, "override.gguf");
   const { bytes, predictedBytes } = await quantiseFile(source, { type: "Q4_0", overrides, out, tools });
   expect(bytes).toBe(predictedBytes);
   const file = await openGgufFile(out);
   const types = [0, 1, 2].map((layer) => file.info(`blk.${layer}.attn_v.weight`)!.type);
+  types.push(file.info("blk.1.attn_q.weight")!.type);
   await file.close();
-  expect(types).toEqual(["Q8_0", "Q8_0", "Q4_0"]);
+  expect(types).toEqual(["Q8_0", "Q8_0", "Q4_0", "MXFP4"]);
 });
 
 test("a pattern that matches nothing is refused", async () => {
