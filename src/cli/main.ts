@@ -11,6 +11,11 @@ const commands: Record<string, { summary: string; load: () => Promise<{ createCo
   rm: { summary: "take a model out of the cache", load: () => import("./commands/rm.js") },
   run: { summary: "run a recipe (default: recipes/start.json)", load: () => import("./commands/run.js") },
   reshape: { summary: "make a smaller child of a model under a budget", load: () => import("./commands/reshape.js") },
+  train: { summary: "train a model: pretrain, distill, sft", load: () => import("./commands/train.js") },
+  align: {
+    summary: "align a model: reward, dpo, rpo, reinforce, grpo, rank",
+    load: () => import("./commands/align.js"),
+  },
   init: { summary: "write a recipe to start from", load: () => import("./commands/init.js") },
   measure: {
     summary: "seconds of every sub-block in llama.cpp, for speed budgets",

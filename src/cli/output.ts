@@ -40,7 +40,7 @@ export async function runCommand(command: Command, body: (io: CommandIo) => Prom
     });
   } catch (error) {
     progress.end();
-    reportError(error, { json, aborted: controller.signal.aborted, goesOn: goingOn.includes(command.name()) });
+    reportError(error, { json, aborted: controller.signal.aborted, goesOn: goesOn(command) });
   } finally {
     process.off("SIGINT", stop);
     process.off("SIGTERM", stop);
@@ -58,7 +58,11 @@ function writeJsonLine(event: unknown): void {
 }
 
 /** Commands that keep what they have finished. */
-const goingOn: readonly string[] = ["run", "reshape", "measure", "pull"];
+const goingOn: readonly string[] = ["run", "reshape", "train", "align", "measure", "pull"];
+
+function goesOn(command: Command): boolean {
+  return [command.name(), command.parent?.name() ?? ""].some((name) => goingOn.includes(name));
+}
 
 interface Ending {
   json: boolean;

@@ -9,7 +9,12 @@ export {
   type Drawn,
   type StagedBlend,
 } from "./blend.js";
-export { isConversationFile, parseConversation, readConversations } from "./conversations.js";
+export { type Constraint, type CountRange, constraintOfInstruction, meetsConstraint } from "./constraints.js";
+export {
+  isConversationFile,
+  parseConversation,
+  readConversations,
+} from "./conversations.js";
 export { type ParseRow, type ReadOptions, readRows, streamRows } from "./json-lines.js";
 export { helpSteerAttributes, type LabelOptions, readLabelledAnswers } from "./labelled-answers.js";
 export {
@@ -52,8 +57,6 @@ export {
   renderPrompt,
   renderTurns,
 } from "./render.js";
-export { type Constraint, type CountRange, constraintOfInstruction, meetsConstraint } from "./constraints.js";
-export { isConversationFile, readConversations } from "./conversations.js";
 export {
   type BundledText,
   bundledChatPath,
@@ -68,8 +71,8 @@ export {
 export { encodeChat } from "./token-spans.js";
 export type {
   BranchedSample,
-  Constraint,
   Conversation,
+  Instruction,
   LabelledAnswer,
   Message,
   MessageToolCall,

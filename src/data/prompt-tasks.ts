@@ -2,7 +2,7 @@
 import { type Fields, type Form, parseByForm, parseMessages, parsePrompt, rowProblem, withSystem } from "./forms.js";
 import { type ReadOptions, readRows } from "./json-lines.js";
 import { parseWorkedAnswer } from "./reasoning.js";
-import type { Constraint, Message, PromptTask } from "./types.js";
+import type { Instruction, Message, PromptTask } from "./types.js";
 
 /**
  * Reads one prompt a line: `{"prompt", "answer", "constraints"}`, where the prompt is text or messages and stands in
@@ -50,7 +50,7 @@ function judged(fields: Fields, where: string): Pick<PromptTask, "answer" | "con
   return { answer: text, ...(constraints.length > 0 && { constraints }) };
 }
 
-function parseConstraints(fields: Fields, where: string): Constraint[] {
+function parseConstraints(fields: Fields, where: string): Instruction[] {
   const { constraints, instruction_id_list: ids, kwargs } = fields;
   if (Array.isArray(ids)) {
     if (Array.isArray(kwargs) && kwargs.length === ids.length)
@@ -71,7 +71,7 @@ function parseConstraints(fields: Fields, where: string): Constraint[] {
 }
 
 /** Parameters that are null are not set. */
-function constraint(id: unknown, given: unknown, where: string): Constraint {
+function constraint(id: unknown, given: unknown, where: string): Instruction {
   if (typeof id !== "string" || id === "")
     throw rowProblem(where, "the id of a constraint", JSON.stringify(id) ?? "nothing");
   const entries = Object.entries((given ?? {}) as Record<string, unknown>).filter(([, value]) => value !== null);

@@ -49,8 +49,8 @@ export interface LabelledAnswer {
   where?: string;
 }
 
-/** A condition that a program can check in an answer. */
-export interface Constraint {
+/** A condition that a program can check in an answer, as its file has it; `constraintOfInstruction` reads it. */
+export interface Instruction {
   /** Such as IFEval's `length_constraints:number_words`. */
   id: string;
   parameters: Readonly<Record<string, unknown>>;
@@ -61,7 +61,7 @@ export interface PromptTask {
   prompt: readonly Message[];
   /** The right answer. */
   answer?: string;
-  constraints?: readonly Constraint[];
+  constraints?: readonly Instruction[];
   /** The row's other fields, for reward functions. */
   fields: Readonly<Record<string, unknown>>;
   where?: string;

@@ -119,7 +119,7 @@ function checkLength(recipe: Recipe, { config }: Model): void {
 }
 
 /** Digest of a model's files: of all in a directory, or of the one. */
-async function digestModel(path: string): Promise<string> {
+export async function digestModel(path: string): Promise<string> {
   const names = await listFiles(path).catch(() => []);
   if (names.length === 0) return hashFile(path);
   const hashes: Record<string, string> = {};

@@ -1,7 +1,6 @@
 import { copyFile, link, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { EspalierError, fileError, fileExists, isNodeError, temporaryName, writeJsonAtomic } from "../base/index.js";
-import type { Recipe } from "./recipe.js";
 import { listFiles } from "./store.js";
 
 const marker = "recipe.json";
@@ -23,7 +22,7 @@ export async function checkOutput(directory: string): Promise<void> {
 }
 
 /** Makes the output directory ours; once nothing is left that could refuse the run. */
-export async function markOutput(directory: string, recipe: Recipe): Promise<void> {
+export async function markOutput(directory: string, recipe: unknown): Promise<void> {
   await writeJsonAtomic(join(directory, marker), recipe);
 }
 

@@ -218,7 +218,12 @@ export type RecipeInput = z.input<typeof recipeSchema>;
 
 /** Reads a recipe (JSON or YAML); an error names every problem with its path. Relative paths count from the working directory. */
 export async function readRecipe(path: string): Promise<Recipe> {
-  return parseRecipe(await readText(path), path);
+  return checkRecipe(await readRecipeData(path), path);
+}
+
+/** What a recipe file holds, of whatever kind, before it is checked. */
+export async function readRecipeData(path: string): Promise<unknown> {
+  return parseData(await readText(path), path);
 }
 
 export function parseRecipe(text: string, where: string): Recipe {

@@ -20,6 +20,7 @@ export {
   type TokenScores,
   tokenScoresGraph,
 } from "./packed.js";
+export { packedFeeds } from "./packed-feeds.js";
 export {
   createLayout,
   createParameters,
@@ -30,6 +31,8 @@ export {
   viewsOf,
 } from "./parameters.js";
 export { constant, cosine, linear, type Schedule, withWarmUp } from "./schedule.js";
+export { createSampleScorer, type SampleScorer, type SequenceScore } from "./score-samples.js";
+export { type SampleBatches, sampleBatches, sftLoss } from "./sft.js";
 export {
   type BatchResult,
   type BuildLoss,
@@ -49,3 +52,4 @@ export {
   type TrainableSplit,
   weightInfos,
 } from "./trainable.js";
+export { openTuning, type Tuning, type TuningOptions } from "./tuning.js";

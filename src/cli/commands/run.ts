@@ -15,16 +15,23 @@ export function createCommand(): Command {
     )
     .action((path: string, options: RunOptions, command: Command) =>
       runCommand(command, async (io) => {
-        const { locate, readRecipe } = await import("../../pipeline/index.js");
-        const recipe = await readRecipe(await locate(path));
+        const { checkRecipe, checkTrainingRecipe, locate, readRecipeData } = await import("../../pipeline/index.js");
+        const where = await locate(path);
+        const data = await readRecipeData(where);
+        const own = { ...options, command: `espalier run ${path}` };
+        const to = options.out === undefined ? {} : { out: options.out };
+        if (isTraining(data)) {
+          const { runTrainingRecipe } = await import("../method-command.js");
+          return runTrainingRecipe({ ...checkTrainingRecipe(data, where), ...to }, own, io);
+        }
         const { runRecipe } = await import("../run-recipe.js");
-        await runRecipe(
-          { ...recipe, ...(options.out !== undefined && { out: options.out }) },
-          { ...options, command: `espalier run ${path}` },
-          io,
-        );
+        await runRecipe({ ...checkRecipe(data, where), ...to }, own, io);
       }),
     );
+}
+
+function isTraining(data: unknown): boolean {
+  return typeof data === "object" && data !== null && "kind" in data && data.kind === "train";
 }
 
 interface RunOptions {

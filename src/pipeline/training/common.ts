@@ -1,0 +1,158 @@
+/** @module What the methods share: the fields' meaning for the loop, samples set aside, and what is written. */
+import { join } from "node:path";
+import {
+  createRng,
+  EspalierError,
+  fileExists,
+  formatCount,
+  meanInterval,
+  pairedInterval,
+  readJson,
+  writeJsonAtomic,
+} from "../../base/index.js";
+import { chatTemplateOf, type LoraOptions, writeHub, writePeft } from "../../models/index.js";
+import { type ChatTemplate, loadTokenizer, type Tokenizer } from "../../tokenizer/index.js";
+import {
+  adamw,
+  constant,
+  cosine,
+  linear,
+  type Schedule,
+  type TrainOptions,
+  type TrainResult,
+  type Tuning,
+  train,
+  withWarmUp,
+} from "../../train/index.js";
+import type { trainingFields } from "./fields.js";
+import type { Curve, Measure, MethodWork, OptionsOf } from "./method.js";
+
+export type TrainingFields = OptionsOf<typeof trainingFields>;
+
+/** Tokens of one pass of the gradient at most; a step adds up as many passes as its batch takes. */
+const passTokens = 1024;
+
+/** Rows of one pass, and passes of a step. */
+export function passesOf({ batch, length }: Pick<TrainingFields, "batch" | "length">) {
+  let rows = Math.min(batch, Math.max(1, Math.floor(passTokens / length)));
+  while (batch % rows !== 0) rows -= 1;
+  return { rows, accumulate: batch / rows };
+}
+
+/** Adapters as the fields say, or none where every weight is trained. */
+export function loraOf({ trainable, rank, alpha, targets }: TrainingFields): LoraOptions | undefined {
+  return trainable === "all" ? undefined : { rank, alpha, ...(targets && { targets }) };
+}
+
+export interface ChatTools {
+  tokenizer: Tokenizer;
+  template: ChatTemplate;
+}
+
+/** @throws EspalierError for a model without tokenizer or chat template */
+export function chatToolsOf({ model }: Pick<MethodWork<unknown>, "model">): ChatTools {
+  const tokenizer = loadTokenizer(model.sidecars.tokenizer, model.path);
+  return { tokenizer, template: chatTemplateOf(model, tokenizer) };
+}
+
+/**
+ * Draws samples to be set aside, seeded; the others keep their order.
+ * @throws EspalierError where nothing would be left to train on
+ */
+export function setAside<S>(samples: readonly S[], count: number, seed: number): { train: S[]; held: S[] } {
+  if (samples.length <= count) {
+    throw new EspalierError({
+      where: "heldOut",
+      expected: `fewer than the ${formatCount(samples.length)} samples that there are`,
+      found: String(count),
+      fix: "give more samples, or set fewer aside",
+      exitCode: 2,
+    });
+  }
+  const drawn = createRng(`${seed}/held out`)
+    .shuffle(samples.map((_, i) => i))
+    .slice(0, count);
+  const held = new Set(drawn);
+  return { train: samples.filter((_, i) => !held.has(i)), held: samples.filter((_, i) => held.has(i)) };
+}
+
+export interface LoopRequest extends Pick<TrainOptions, "parameters" | "frozen" | "loss" | "batches"> {
+  options: TrainingFields;
+  /** Passes of the gradient in an epoch. */
+  passesPerEpoch: number;
+  accumulate: number;
+  /** Where the fields name none. */
+  learningRate: number;
+}
+
+/** Trains as the fields say; interrupted, it goes on from its checkpoint. */
+export async function runLoop(
+  { stage, directory, runtime, onEvent, signal }: MethodWork<unknown>,
+  { options, passesPerEpoch, accumulate, learningRate, ...request }: LoopRequest,
+): Promise<TrainResult> {
+  return train({
+    ...request,
+    runtime,
+    stage,
+    accumulate,
+    optimiser: adamw({ weightDecay: options.weightDecay }),
+    steps: await stepsOf(options, passesPerEpoch / accumulate, directory),
+    learningRate: options.learningRate ?? learningRate,
+    schedule: scheduleOf(options),
+    clip: options.clip,
+    checkpoint: { path: join(directory, checkpointFile) },
+    onEvent,
+    signal,
+  });
+}
+
+export const checkpointFile = "checkpoint.bin";
+const boxFile = "box.json";
+
+/** The bound in steps; minutes are turned into them once, and the answer is kept for a run that goes on. */
+async function stepsOf(
+  { steps, epochs = 1, minutes }: TrainingFields,
+  stepsPerEpoch: number,
+  directory: string,
+): Promise<TrainOptions["steps"]> {
+  if (steps !== undefined) return steps;
+  if (minutes === undefined) return Math.max(1, Math.round(epochs * stepsPerEpoch));
+  const path = join(directory, boxFile);
+  if (await fileExists(path)) return ((await readJson(path)) as { steps: number }).steps;
+  return async (secondsPerStep) => {
+    const fitting = Math.max(1, Math.floor((60 * minutes) / secondsPerStep));
+    await writeJsonAtomic(path, { steps: fitting, secondsPerStep });
+    return fitting;
+  };
+}
+
+function scheduleOf({ schedule, warmUp }: TrainingFields): Schedule {
+  const rest = { cosine: cosine({ floor: 0.1 }), linear: linear(), constant: constant() }[schedule];
+  return (step, steps) => withWarmUp(Math.ceil(warmUp * steps), rest)(step, steps);
+}
+
+/** The loss of each step as a curve. */
+export function lossCurve({ losses }: TrainResult, name = "loss"): Curve {
+  return { name, x: "step", points: losses.map((loss, i) => [i + 1, loss]) };
+}
+
+/** Before and after on the same samples. */
+export function comparedMeasure(
+  about: Pick<Measure, "name" | "better"> & Partial<Pick<Measure, "unit" | "note">>,
+  before: readonly number[],
+  after: readonly number[],
+): Measure {
+  return {
+    ...about,
+    before: meanInterval(before),
+    after: meanInterval(after),
+    difference: pairedInterval(after, before),
+  };
+}
+
+/** Writes the whole model, and the adapter where one was trained, in PEFT's format. */
+export async function writeTuned({ directory, model }: MethodWork<unknown>, tuning: Tuning): Promise<void> {
+  await writeHub(tuning.tuned(), join(directory, "model"), { overwrite: true, name: model.sidecars.name });
+  const adapter = tuning.adapter();
+  if (adapter) await writePeft(adapter, join(directory, "adapter"), { baseModel: model.sidecars.name });
+}
