@@ -4,7 +4,19 @@ export { layeredDistillation, type Teacher } from "./layered.js";
 export { type Checkpoint, type TimedSteps, type TrainOptions, type TrainResult, train } from "./loop.js";
 export { normalisedError } from "./losses/block.js";
 export { cosineDistance, type DistilOptions, distillationLoss, type ModelValues } from "./losses/distil.js";
+export {
+  type JsdOptions,
+  jensenShannon,
+  type KlDirection,
+  type MeanOptions,
+  softCrossEntropy,
+  type TopKOptions,
+  takeIds,
+  topKDivergence,
+  weightedMean,
+} from "./losses/divergence.js";
 export { type BatchShape, languageModelLoss, modelDistillationLoss, parentPrefix } from "./losses/model.js";
+export { type FineTuningOptions, fineTuningLoss, targetLogProbs } from "./losses/tokens.js";
 export { type AdamWOptions, adamw, type Optimiser, type OptimiserState, type SgdOptions, sgd } from "./optim/index.js";
 export {
   buildTokenLogProbs,
