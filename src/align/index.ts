@@ -12,3 +12,67 @@ export {
   stopReason,
 } from "./monitors.js";
 export * from "./rewards/index.js";
+export * from "./advantages.js";
+export {
+  type Divergence,
+  type PreferenceKind,
+  type PreferenceOptions,
+  preferenceKinds,
+  preferenceLoss,
+} from "./dpo.js";
+export {
+  type NemoRlPolicyOptions,
+  nemoRlPolicy,
+  type PolicyInputs,
+  type PolicyKl,
+  type PolicyLoss,
+  type PolicyOptions,
+  policyLoss,
+  type TrlLossType,
+  type TrlPolicyOptions,
+  trlPolicy,
+} from "./grpo.js";
+export { type ImportanceCorrection, importanceWeights } from "./importance.js";
+export { type KlKind, type KlOptions, klEstimate, type SequenceKlOptions, sequenceKl } from "./kl.js";
+export {
+  type ChosenOptions,
+  type ChosenReduction,
+  type Compat,
+  chosenLoss,
+  type PairReductionOptions,
+  type PreferenceLoss,
+  type PreferencePairs,
+  pairsOfTokens,
+  type ReductionOptions,
+  splitPairs,
+} from "./pairs.js";
+export {
+  type ReinforceAdvantageOptions,
+  type ReinforceAdvantages,
+  type ReinforceOptions,
+  type RlooLossOptions,
+  type Rollout,
+  reinforceAdvantages,
+  reinforceLoss,
+  rlooLoss,
+  type SequenceLoss,
+} from "./reinforce.js";
+export {
+  aggregateReward,
+  attributeWeights,
+  type BradleyTerryOptions,
+  bradleyTerry,
+  extrapolate,
+  helpSteerAttributes,
+  maskedRegression,
+  mergeWeights,
+  pairsOfLabels,
+  type RegressionOptions,
+  type RewardHead,
+  type RewardLoss,
+  type RewardPairs,
+  rewardOfLast,
+  rewardOfMean,
+} from "./reward.js";
+export { type RewardAwareOptions, type RewardDistance, rewardAwareLoss, rewardDistance } from "./rpo.js";
+export { meanPerSequence, sequenceLengths, spreadToTokens, sumPerSequence, type TokenGroup } from "./tokens.js";
