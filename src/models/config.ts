@@ -98,6 +98,8 @@ export interface Sidecars {
   legal: SidecarFile[];
   /** Text of the model card, `README.md`. */
   card?: string;
+  /** What the model was made from, as a card or header says: `owner/name`, or a name alone. */
+  parent?: string;
   /** Licence as stated by a card or header, such as `apache-2.0`. */
   licence?: string;
   /** Name of the model, from its card, header or folder. */

@@ -32,7 +32,7 @@ import { toGgufVocabulary, toTokenizerFiles } from "../tokenizer/index.js";
 import { canonicalise } from "./canonical.js";
 import { type Model, type ModelConfig, modelWeights, type WeightSource } from "./config.js";
 import { configToGguf, configToHub, ggufName, halvesToPairs, ropeDivisors, rotaryHeads } from "./families/index.js";
-import { legalKeyPrefix } from "./sidecars.js";
+import { baseModelKeys, legalKeyPrefix } from "./sidecars.js";
 import { readWeightRows } from "./weights.js";
 
 export interface SaveOptions<Type> {
@@ -119,10 +119,25 @@ function generalEntries({ config, sidecars }: Model, type: WritableType, name = 
     ["general.quantization_version", { type: "u32", value: 2 }],
   ];
   if (sidecars.licence !== undefined) entries.push(["general.license", text(sidecars.licence)]);
+  entries.push(...baseModelEntries(sidecars.parent));
   for (const { name: file, bytes } of sidecars.legal) {
     entries.push([legalKeyPrefix + file, text(new TextDecoder().decode(bytes))]);
   }
   return entries;
+}
+
+function baseModelEntries(parent: string | undefined): [string, GgufEntry][] {
+  if (parent === undefined) return [];
+  const text = (value: string): GgufEntry => ({ type: "string", value });
+  const [, organisation, name] = /^([^/]+)\/([^/]+)$/.exec(parent) ?? [];
+  const count: [string, GgufEntry] = [baseModelKeys.count, { type: "u32", value: 1 }];
+  if (organisation === undefined) return [count, [baseModelKeys.name, text(parent)]];
+  return [
+    count,
+    [baseModelKeys.name, text(name!)],
+    [baseModelKeys.organisation, text(organisation)],
+    [baseModelKeys.repository, text(`https://huggingface.co/${parent}`)],
+  ];
 }
 
 function vocabularyEntries({ config, sidecars, path }: Model): { entries: GgufEntries; notices: string[] } {

@@ -3,6 +3,7 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { checkSchema, EspalierError, fileExists, readJson, readText, z } from "../base/index.js";
 import type { GgufMetadata } from "../formats/index.js";
+import { parentInCard } from "./card.js";
 import type { SidecarFile, Sidecars, TokenizerSource } from "./config.js";
 
 const legalNames = /^(licen[cs]e|notice|copying|use[-_ ]?policy|acceptable[-_ ]?use|third[-_ ]?party)/i;
@@ -16,6 +17,7 @@ export async function readHubSidecars(directory: string): Promise<Sidecars> {
   const chatTemplate = await readChatTemplate(directory, tokenizerConfig);
   const card = await readCard(directory);
   const licence = card === undefined ? undefined : statedLicence(card);
+  const parent = card === undefined ? undefined : parentInCard(card);
   const tokenizer = await readHubTokenizer(directory, tokenizerConfig);
   return {
     name: nameOf(resolve(directory)),
@@ -24,6 +26,7 @@ export async function readHubSidecars(directory: string): Promise<Sidecars> {
     ...(chatTemplate !== undefined && { chatTemplate }),
     ...(generationConfig && { generationConfig }),
     ...(card !== undefined && { card }),
+    ...(parent !== undefined && { parent }),
     ...(licence !== undefined && { licence }),
   };
 }
@@ -96,6 +99,14 @@ async function readLegalFiles(directory: string): Promise<SidecarFile[]> {
 /** Keys under which our own GGUF files carry licence and notice files, so that they survive the format. */
 export const legalKeyPrefix = "espalier.legal.";
 
+/** Of the GGUF standard: the first of the models that a model was made from. */
+export const baseModelKeys = {
+  count: "general.base_model.count",
+  name: "general.base_model.0.name",
+  organisation: "general.base_model.0.organization",
+  repository: "general.base_model.0.repo_url",
+} as const;
+
 /** Sidecars of a GGUF header. */
 export function readGgufSidecars(metadata: GgufMetadata, path: string): Sidecars {
   const text = (key: string): string | undefined => {
@@ -106,6 +117,7 @@ export function readGgufSidecars(metadata: GgufMetadata, path: string): Sidecars
   const legal = [...metadata].filter(([key]) => key.startsWith(legalKeyPrefix));
   const chatTemplate = text("tokenizer.chat_template");
   const licence = text("general.license");
+  const parent = parentInHeader(text);
   return {
     name: text("general.name") || basename(path).replace(/\.gguf$/, ""),
     legal: legal
@@ -123,5 +135,13 @@ export function readGgufSidecars(metadata: GgufMetadata, path: string): Sidecars
     }),
     ...(chatTemplate !== undefined && { chatTemplate }),
     ...(licence !== undefined && { licence }),
+    ...(parent !== undefined && { parent }),
   };
+}
+
+/** The first base model, by its place on the hub where the header has one. */
+function parentInHeader(text: (key: string) => string | undefined): string | undefined {
+  const [name, organisation] = [text(baseModelKeys.name), text(baseModelKeys.organisation)];
+  const [, repository] = /huggingface\.co\/([^/]+\/[^/]+?)\/?$/.exec(text(baseModelKeys.repository) ?? "") ?? [];
+  return repository ?? (name && organisation ? `${organisation}/${name}` : name);
 }

@@ -100,11 +100,14 @@ async function modelsIn(directory: string, files: readonly FileSize[]): Promise<
   const single = ggufs.map(({ path, size }) => ({ name: path, path: join(directory, path), bytes: size }));
   const parent = await parentOf(join(directory, "README.md"));
   return Promise.all(
-    [...whole, ...single].map(async (model) => ({ ...model, ...(await factsOf(model.path)), parent })),
+    [...whole, ...single].map(async (model) => {
+      const facts = await factsOf(model.path);
+      return { ...model, ...facts, parent: facts.parent ?? parent };
+    }),
   );
 }
 
-/** As the model card says it. */
+/** As the model card says it; a GGUF's own header goes before. */
 async function parentOf(card: string): Promise<string | null> {
   const { parentInCard } = await import("../../models/index.js");
   const text = await readFile(card, "utf8").catch(() => "");
@@ -119,16 +122,21 @@ interface Facts {
   parent: string | null;
 }
 
-async function factsOf(path: string): Promise<Omit<Facts, "parent">> {
+async function factsOf(path: string): Promise<Facts> {
   const { modelParameters, openModel } = await import("../../models/index.js");
   try {
     const model = await openModel(path);
     const { modelType, family } = model.config;
-    const facts = { family: family === "deci" ? "deci" : modelType, parameters: modelParameters(model.config) };
+    const { parent = null } = model.sidecars;
+    const facts = {
+      parent,
+      family: family === "deci" ? "deci" : modelType,
+      parameters: modelParameters(model.config),
+    };
     await model.close();
     return { ...facts, type: await mostBytes(path) };
   } catch {
-    return { family: null, parameters: null, type: null };
+    return { family: null, parameters: null, type: null, parent: null };
   }
 }
 

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { repositoryPath, temporaryDirectory } from "../../base/testing.js";
 import { type FakeHub, startFakeHub } from "../../hub/testing.js";
+import { openModel, writeGguf } from "../../models/index.js";
 import { runCli } from "../testing.js";
 import { createCommand as createList } from "./list.js";
 import { createCommand as createPlan } from "./plan.js";
@@ -60,8 +61,14 @@ describe("pull, list and rm", () => {
     const folder = temporaryDirectory();
     cpSync(repositoryPath("models/stories260K"), join(folder, "child"), { recursive: true });
     writeFileSync(join(folder, "child", "README.md"), '---\nbase_model: "owner/parent"\n---\n');
+    const child = await openModel(join(folder, "child"));
+    await writeGguf(child, join(folder, "child.gguf"), { type: "f16" });
+    await child.close();
     const { models } = JSON.parse((await run(createList(), folder, "--json")).out);
-    expect(models).toMatchObject([{ name: join(folder, "child"), parameters: 260_032, parent: "owner/parent" }]);
+    expect(models).toMatchObject([
+      { name: join(folder, "child.gguf"), parameters: 260_032, type: "F16", parent: "owner/parent" },
+      { name: join(folder, "child"), parameters: 260_032, type: "F32", parent: "owner/parent" },
+    ]);
     expect((await run(createList(), folder)).out).toMatch(/made from\n.*owner\/parent/);
     expect((await run(createList(), join(folder, "nowhere"))).error).toContain("nowhere");
   });

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { readJson, writeJsonAtomic } from "../../base/index.js";
 import { createEngine, type Engine } from "../../engine/index.js";
 import type { LlamaCpp } from "../../llamacpp/index.js";
-import { type Model, openModel, writeGguf, writeHub, writeModelfile } from "../../models/index.js";
+import { type Model, openModel, parentInCard, writeGguf, writeHub, writeModelfile } from "../../models/index.js";
 import type { RunContext } from "../context.js";
 import type { Artifact } from "../store.js";
 import { verifyGguf, verifyHub } from "../verify.js";
@@ -45,11 +45,11 @@ export async function exportChild(
     {
       stage,
       title: "safetensors and GGUF, loaded again and compared",
-      version: 1,
+      version: 2,
       options: { targets: recipe.targets, card },
       inputs: { child: subject.digest, text: prepared.artifact },
       async run(directory) {
-        const model = await subject.open();
+        const model = withParent(await subject.open(), card);
         const sequences = rowsOf(prepared.sequences.evaluate).slice(0, comparedSequences);
         const engine = createEngine(runtime, model);
         const work = { directory, model, engine, sequences, signal };
@@ -63,6 +63,13 @@ export async function exportChild(
     context,
   );
   return { artifact, exports: (await readJson(join(artifact.directory, "exports.json"))) as Export[] };
+}
+
+/** What the child lies on disk with are its parent's sidecars; its own card says what it was made from. */
+function withParent(model: Model, card: string): Model {
+  const { parent: _, ...sidecars } = model.sidecars;
+  const parent = parentInCard(card);
+  return { ...model, sidecars: { ...sidecars, ...(parent !== undefined && { parent }) } };
 }
 
 interface ExportWork {
