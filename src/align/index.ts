@@ -1,17 +1,3 @@
-export {
-  createMonitors,
-  type JudgedAnswer,
-  type MonitoredStep,
-  type MonitorLimit,
-  type MonitorName,
-  type MonitorOptions,
-  type MonitorRecord,
-  type Monitors,
-  monitorNotices,
-  monitorParts,
-  stopReason,
-} from "./monitors.js";
-export * from "./rewards/index.js";
 export * from "./advantages.js";
 export {
   type Divergence,
@@ -34,6 +20,19 @@ export {
 } from "./grpo.js";
 export { type ImportanceCorrection, importanceWeights } from "./importance.js";
 export { type KlKind, type KlOptions, klEstimate, type SequenceKlOptions, sequenceKl } from "./kl.js";
+export {
+  createMonitors,
+  type JudgedAnswer,
+  type MonitoredStep,
+  type MonitorLimit,
+  type MonitorName,
+  type MonitorOptions,
+  type MonitorRecord,
+  type Monitors,
+  monitorNotices,
+  monitorParts,
+  stopReason,
+} from "./monitors.js";
 export {
   type ChosenOptions,
   type ChosenReduction,
@@ -74,5 +73,6 @@ export {
   rewardOfLast,
   rewardOfMean,
 } from "./reward.js";
+export * from "./rewards/index.js";
 export { type RewardAwareOptions, type RewardDistance, rewardAwareLoss, rewardDistance } from "./rpo.js";
 export { meanPerSequence, sequenceLengths, spreadToTokens, sumPerSequence, type TokenGroup } from "./tokens.js";
