@@ -14,7 +14,12 @@ export type Event =
       tokens?: number;
       tokensPerSecond?: number;
       parts?: Record<string, number>;
+      /** Floating-point operations a second over those of a large matrix product on this machine. */
+      shareOfPeak?: number;
+      rssBytes?: number;
+      secondsLeft?: number;
     }
+  | { event: "evaluate"; stage: string; step: number; steps: number; loss: number; best: boolean }
   | { event: "notice"; level: "info" | "warning"; message: string };
 
 export type OnEvent = (event: Event) => void;

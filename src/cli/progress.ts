@@ -60,6 +60,10 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
           event.steps,
           `step ${event.step}/${event.steps} loss ${event.loss.toFixed(4)}`,
         );
+      case "evaluate":
+        return line(
+          `  ${event.stage} step ${event.step}: loss ${event.loss.toFixed(4)}${event.best ? ", the best so far" : ""}`,
+        );
       case "notice":
         return line(event.level === "warning" ? `warning: ${event.message}` : `  ${event.message}`);
       default:

@@ -6,6 +6,8 @@ export interface Batch {
   feeds: Tensors;
   /** What the loss is averaged over, such as predicted tokens. */
   weight: number;
+  /** What an error calls it. Defaults to its number. */
+  name?: string;
   /** Tokens read, for the rate that is reported. Defaults to `weight`. */
   tokens?: number;
 }

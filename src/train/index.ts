@@ -1,7 +1,9 @@
+export type { AverageOptions } from "./average.js";
 export { type Batch, type Batches, distillationBatch, nextTokenBatch, type TokenBatch } from "./batches.js";
 export { clipFactor, createNorm } from "./clip.js";
+export { bestOf, type EvaluateOptions, isExhausted, type Measured } from "./evaluate.js";
 export { layeredDistillation, type Teacher } from "./layered.js";
-export { type Checkpoint, type TimedSteps, type TrainOptions, type TrainResult, train } from "./loop.js";
+export { type Carried, type Checkpoint, type TimedSteps, type TrainOptions, type TrainResult, train } from "./loop.js";
 export { normalisedError } from "./losses/block.js";
 export { cosineDistance, type DistilOptions, distillationLoss, type ModelValues } from "./losses/distil.js";
 export {
@@ -45,6 +47,7 @@ export {
 export { constant, cosine, linear, type Schedule, withWarmUp } from "./schedule.js";
 export { createSampleScorer, type SampleScorer, type SequenceScore } from "./score-samples.js";
 export { type SampleBatches, sampleBatches, sftLoss } from "./sft.js";
+export { readTrainedParameters } from "./state.js";
 export {
   type BatchResult,
   type BuildLoss,

@@ -2,22 +2,28 @@ import { existsSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { createRng, type Event } from "../base/index.js";
+import { createRng, createRngFromState, type Event, type Rng, type RngState } from "../base/index.js";
 import { temporaryDirectory } from "../base/testing.js";
-import { type ModelConfig, modelWeights } from "../models/index.js";
-import { gqa, swiglu, testConfig } from "../models/testing.js";
+import { type ModelConfig, modelWeights, resolveLora } from "../models/index.js";
+import { createTestModel, gqa, swiglu, testConfig } from "../models/testing.js";
 import { createRuntime, type Runtime } from "../runtime/index.js";
+import { f32Tensor, i64Tensor } from "../tensor/index.js";
 import {
   adamw,
+  type Batch,
+  constant,
   cosine,
   createParameters,
   createStep,
   distillationBatch,
   languageModelLoss,
+  loadTrainable,
   modelDistillationLoss,
   nextTokenBatch,
   type Parameters,
+  packedLoss,
   parentPrefix,
+  readTrainedParameters,
   sgd,
   type TrainOptions,
   train,
@@ -173,7 +179,17 @@ describe("train", () => {
     const path = join(temporaryDirectory(), "state");
     const options = { ...optionsFor(runtime, randomParameters(config, 2)), checkpoint: { path, every: 4 } };
     await train(options);
-    await expect(train({ ...options, learningRate: 0.5 })).rejects.toThrow("one of other settings");
+    await expect(train({ ...options, learningRate: 0.5 })).rejects.toThrow(
+      /expected a checkpoint of the same run, learningRate: 0.5, found learningRate: 0.01/,
+    );
+    const frozen = { teacher: f32Tensor([2], [1, 2]) };
+    await expect(train({ ...options, frozen })).rejects.toThrow(
+      /frozen weights: 1 tensors.*found frozen weights: none/,
+    );
+    const wide = randomParameters({ ...config, vocabSize: 40 }, 2);
+    await expect(train({ ...options, parameters: wide })).rejects.toThrow(
+      /the same run, parameters: .*found parameters:/,
+    );
     const bytes = await readFile(path);
     const { writeFile } = await import("node:fs/promises");
     await writeFile(path, bytes.subarray(0, bytes.length - 7));
@@ -227,9 +243,224 @@ describe("train", () => {
     const runtime = await createRuntime();
     const parameters = randomParameters(config, 5);
     parameters.flat[3] = Number.NaN;
-    await expect(train(optionsFor(runtime, parameters))).rejects.toThrow("toy, step 1: expected a finite loss");
+    await expect(train(optionsFor(runtime, parameters))).rejects.toThrow(
+      "toy, step 1, batch 0: expected a finite loss",
+    );
     await runtime.dispose();
   });
+
+  test("a batch that gives NaN is named, and the checkpoint stays that of the last state known to be sound", async () => {
+    const runtime = await createRuntime();
+    const path = join(temporaryDirectory(), "state");
+    const whole = randomParameters(config, 2);
+    await train({ ...optionsFor(runtime, whole), steps: 4, schedule: constant() });
+    const parameters = randomParameters(config, 2);
+    const broken = train({
+      ...optionsFor(runtime, parameters),
+      schedule: constant(),
+      accumulate: 1,
+      checkpoint: { path, every: 1 },
+      batches(number) {
+        const batch = textBatch(number);
+        if (number !== 5) return { ...batch, name: `text ${number}` };
+        const weights = f32Tensor([16], new Float32Array(16).fill(Number.NaN));
+        return { ...batch, name: "text 5", feeds: { ...batch.feeds, weights } };
+      },
+    });
+    await expect(broken).rejects.toThrow(
+      /toy, step 6, batch 5 \(text 5\): expected a finite .*found loss NaN.*state is of an/,
+    );
+    const kept = new Float32Array(parameters.layout.size);
+    // Five steps were done, and the loss after the fifth was no number: the state after the fourth is the last sound one.
+    expect(await readTrainedParameters(path, kept)).toBe(4);
+    expect(kept).toEqual(whole.flat);
+    await runtime.dispose();
+  });
+
+  test("events tell memory, time left and the share of the peak", async () => {
+    const runtime = await createRuntime();
+    const events: Extract<Event, { event: "train" }>[] = [];
+    let time = 0;
+    await train({
+      ...optionsFor(runtime, randomParameters(config, 2)),
+      steps: 3,
+      flopsPerToken: 1e9,
+      clock: () => {
+        time += 500;
+        return time;
+      },
+      onEvent: (event) => event.event === "train" && events.push(event),
+    });
+    expect(events.map(({ secondsLeft }) => secondsLeft)).toEqual([1, 0.5, 0]);
+    const { tokensPerSecond, shareOfPeak, rssBytes } = events[0]!;
+    expect(tokensPerSecond).toBe(32);
+    const rate = (32 * 1e9) / shareOfPeak!;
+    expect(rate).toBeGreaterThan(1e9); // a matrix rate that a machine may have
+    expect(rate).toBeLessThan(1e14);
+    expect(rssBytes).toBeGreaterThan(50e6);
+    await runtime.dispose();
+  });
+});
+
+describe("measuring on the way", () => {
+  const held = [nextTokenBatch({ ids: idsOf(50), batchSize: 2, length: 8 }), textBatch(0)];
+
+  test("the mean loss of batches, at the start, every so often and at the end; the best state is kept", async () => {
+    const runtime = await createRuntime();
+    const folder = temporaryDirectory();
+    const checkpoint = { path: join(folder, "last"), best: join(folder, "best") };
+    const parameters = randomParameters(config, 2);
+    const events: Event[] = [];
+    const { measured, best, losses } = await train({
+      ...optionsFor(runtime, parameters),
+      learningRate: 0.05,
+      checkpoint,
+      evaluate: { every: 5, of: held },
+      onEvent: (event) => event.event === "evaluate" && events.push(event),
+    });
+    expect(measured.map(({ step }) => step)).toEqual([0, 5, 10, 12]);
+    expect(best).toEqual(measured.reduce((a, b) => (b.loss < a.loss ? b : a)));
+    expect(events.map((event) => event.event === "evaluate" && event.loss)).toEqual(measured.map(({ loss }) => loss));
+    const kept = createParameters(modelWeights(config));
+    expect(await readTrainedParameters(checkpoint.best, kept.flat)).toBe(best!.step);
+    // One step at rate 0 over the same batches has their loss.
+    const again = await train({
+      ...{ ...optionsFor(runtime, kept), steps: 1, accumulate: 2, learningRate: 0 },
+      batches: (number) => held[number]!,
+    });
+    expect(again.losses[0]).toBeCloseTo(best!.loss, 5);
+    const last = createParameters(modelWeights(config));
+    expect(await readTrainedParameters(checkpoint.path, last.flat)).toBe(losses.length);
+    expect(last.flat).toEqual(parameters.flat);
+    await runtime.dispose();
+  });
+
+  test("stops when measurements cease to improve by enough", async () => {
+    const runtime = await createRuntime();
+    const script = [5, 4, 3.95, 3.5, 3.49, 3.45, 3];
+    let at = 0;
+    const { measured, best, steps } = await train({
+      ...optionsFor(runtime, randomParameters(config, 2)),
+      evaluate: { every: 2, of: async () => script[at++]!, patience: 2, minImprovement: 0.1 },
+    });
+    expect(steps).toBe(10);
+    expect(measured.map(({ loss }) => loss)).toEqual(script.slice(0, 6));
+    expect(best).toEqual({ step: 6, loss: 3.5 });
+    await runtime.dispose();
+  });
+
+  test("the moving average is what is measured", async () => {
+    const runtime = await createRuntime();
+    const start = randomParameters(config, 2);
+    const expected = Float64Array.from(start.flat);
+    const parameters = randomParameters(config, 2);
+    let seen: Float32Array | undefined;
+    const { average } = await train({
+      ...optionsFor(runtime, parameters),
+      average: { decay: 0.75 },
+      evaluate: {
+        every: 12,
+        async of({ flat, tensors }) {
+          seen = flat;
+          return tensors["model.norm.weight"]!.data[0]!;
+        },
+      },
+      afterStep: async () => {
+        for (let i = 0; i < expected.length; i++) expected[i] = 0.75 * expected[i]! + 0.25 * parameters.flat[i]!;
+      },
+    });
+    expect(seen).toBe(average);
+    average!.forEach((value, i) => {
+      expect(Math.abs(value - expected[i]!)).toBeLessThan(1e-6);
+    });
+    await runtime.dispose();
+  });
+
+  test("average, adapter, accumulation, early stop and a generator: killed anywhere, the same bytes", async () => {
+    const runtime = await createRuntime();
+    const model = createTestModel(testConfig({ vocabSize: 32, blocks: [{ attention: gqa(2), ffn: swiglu(24) }] }));
+    const lora = resolveLora(model.config, { rank: 2 });
+    const packed = { ...shape, targets: 10, sequences: 2 };
+    const loss = packedLoss({
+      ...{ config: model.config, lora, shape: packed },
+      lossOf: (g, { logProbs, weights }, denominator) => ({
+        loss: g.div(g.neg(g.sum(g.mul(logProbs, weights))), denominator),
+      }),
+    });
+    const run = async (folder: string, seed: number, killAt?: number) => {
+      const { parameters, frozen } = await loadTrainable(model, { lora, seed });
+      let rng = createRng("draws");
+      const result = await train({
+        ...optionsFor(runtime, parameters),
+        ...{ loss, frozen, accumulate: 2, learningRate: 0.05, average: { decay: 0.9 } },
+        steps: 40,
+        batches(number) {
+          if (number === killAt) throw new Error("killed");
+          return packedBatch(rng);
+        },
+        carried: {
+          save: () => rng.state(),
+          restore: (value) => {
+            rng = createRngFromState(value as RngState);
+          },
+        },
+        evaluate: { every: 3, of: [packedBatch(createRng("held out"))], patience: 3, minImprovement: 0.7 },
+        checkpoint: { path: join(folder, "last"), best: join(folder, "best"), every: 2 },
+      });
+      return {
+        ...result,
+        flat: parameters.flat,
+        files: await Promise.all(["last", "best"].map((name) => readFile(join(folder, name)))),
+      };
+    };
+    const whole = await run(temporaryDirectory(), 1);
+    expect(whole.steps).toBeGreaterThan(6);
+    expect(whole.steps).toBeLessThan(40);
+    for (const killAt of [5, 8, 11, 2 * whole.steps - 1]) {
+      const folder = temporaryDirectory();
+      await expect(run(folder, 1, killAt)).rejects.toThrow("killed");
+      const resumed = await run(folder, killAt < 8 ? 1 : 2);
+      expect(resumed.losses).toEqual(whole.losses);
+      expect(resumed.measured).toEqual(whole.measured);
+      expect(resumed.flat).toEqual(whole.flat);
+      expect(resumed.average).toEqual(whole.average);
+      expect(resumed.files).toEqual(whole.files);
+    }
+    await runtime.dispose();
+  });
+
+  /** Random rows of one sequence each; every token of the second half is to be learnt. */
+  function packedBatch(rng: Rng): Batch {
+    const grid = (of: (i: number) => number) =>
+      i64Tensor(
+        [2, 8],
+        Array.from({ length: 16 }, (_, i) => of(i)),
+      );
+    const ids = Array.from({ length: 16 }, () => rng.int(32));
+    const learnt = [...ids.keys()].filter((i) => i % 8 > 2);
+    return {
+      feeds: {
+        ids: grid((i) => ids[i]!),
+        positions: grid((i) => i % 8),
+        segments: grid((i) => i >> 3),
+        prefixes: grid((i) => i >> 3),
+        from: i64Tensor(
+          [10],
+          learnt.map((i) => i - 1),
+        ),
+        targets: i64Tensor(
+          [10],
+          learnt.map((i) => ids[i]!),
+        ),
+        weights: f32Tensor(
+          [10],
+          learnt.map(() => 1),
+        ),
+        membership: f32Tensor([2, 10]),
+      },
+      weight: 10,
+    };
+  }
 });
 
 describe("distillation", () => {

@@ -1,10 +1,13 @@
-import { digestJson, EspalierError, fileExists, ignoreEvents, median, type OnEvent } from "../base/index.js";
-import type { Runtime, Tensors } from "../runtime/index.js";
-import type { Batches } from "./batches.js";
+import { EspalierError, fileExists, ignoreEvents, median, type OnEvent } from "../base/index.js";
+import { measureProductRate, type Runtime, type Tensors } from "../runtime/index.js";
+import { type AverageOptions, createAverage } from "./average.js";
+import type { Batch, Batches } from "./batches.js";
 import { clipFactor, createNorm } from "./clip.js";
+import { bestOf, createEvaluation, type EvaluateOptions, isExhausted, type Measured } from "./evaluate.js";
 import type { Optimiser } from "./optim/index.js";
-import type { Parameters } from "./parameters.js";
+import { type Parameters, viewsOf } from "./parameters.js";
 import { constant, type Schedule } from "./schedule.js";
+import { settingsOf } from "./settings.js";
 import { readTrainState, type TrainState, writeTrainState } from "./state.js";
 import { type BuildLoss, createStep, type StepSource } from "./step.js";
 
@@ -30,6 +33,14 @@ export interface TrainOptions {
   schedule?: Schedule;
   /** Longest gradient, as Euclidean norm over all parameters; longer ones are shortened to it. Defaults to 1. */
   clip?: number;
+  /** Keeps a moving average of the parameters, which is what measurements see. Defaults to none. */
+  average?: AverageOptions;
+  /** Measures on the way, and may end the run early. Defaults to never. */
+  evaluate?: EvaluateOptions;
+  /** State of the caller's own that checkpoints keep, such as that of a generator of random numbers. */
+  carried?: Carried;
+  /** Floating-point operations for each token, such as 6 for each parameter: events then tell the share of the peak. */
+  flopsPerToken?: number;
   onEvent?: OnEvent;
   /** Awaited after each step, for measuring on the way; it must not change the parameters. */
   afterStep?: (step: number, steps: number) => Promise<void>;
@@ -51,11 +62,27 @@ export interface Checkpoint {
   path: string;
   /** Steps between two writes. Defaults to what keeps writing below a fortieth of the time, 15 seconds at least. */
   every?: number;
+  /** File for the state with the least loss measured; then the last state is written too when the run ends. Defaults to none. */
+  best?: string;
+}
+
+/** Plain JSON out of the caller's hands after a step, and back into them when a run is resumed. */
+export interface Carried {
+  save(): unknown;
+  restore(value: unknown): void;
 }
 
 export interface TrainResult {
+  /** Steps done: fewer than asked for where the run ended early. */
+  steps: number;
   /** Loss of each step, before its update. */
   losses: readonly number[];
+  /** What `evaluate` found, the start included. */
+  measured: readonly Measured[];
+  /** The best of them; its parameters are in the checkpoint's `best`. */
+  best?: Measured;
+  /** The moving average at the end, laid out like the parameters. */
+  average?: Float32Array;
   seconds: number;
   /** Tokens read by this process, as batches state them. */
   tokens: number;
@@ -68,40 +95,64 @@ export interface TrainResult {
  * @throws EspalierError when loss or gradient cease to be finite; the signal's reason when it is aborted
  */
 export async function train(options: TrainOptions): Promise<TrainResult> {
-  const { parameters, optimiser, signal, checkpoint, onEvent = ignoreEvents, clock = now } = options;
+  const { runtime, stage, average, evaluate, signal, checkpoint, clock = now } = options;
+  const { onEvent = ignoreEvents } = options;
   const start = clock();
-  const state: TrainState & { losses: number[] } = {
-    step: 0,
-    parameters: parameters.flat,
-    optimiser: optimiser.init(parameters.layout),
-    losses: [],
-  };
+  const state = createState(options);
   const takeStep = createTrainStep(options, state);
   const steps = typeof options.steps === "number" ? options.steps : await options.steps(await timeSteps());
   const settings = settingsOf(options, steps);
-  if (checkpoint && (await fileExists(checkpoint.path))) await readTrainState(checkpoint.path, settings, state);
+  if (checkpoint && (await fileExists(checkpoint.path))) {
+    await readTrainState(checkpoint.path, settings, state);
+    options.carried?.restore(state.carried);
+  }
   const due = spacing(checkpoint, clock);
+  const writeState = (path: string) => writeTrainState(path, settings, state);
   const save = async () => {
-    if (checkpoint) await due.timed(() => writeTrainState(checkpoint.path, settings, state));
+    if (checkpoint) await due.timed(() => writeState(checkpoint.path));
   };
+  const progress = createProgress(
+    options,
+    steps,
+    options.flopsPerToken ? await measureProductRate(runtime) : undefined,
+  );
+  const updateAverage = average && createAverage(runtime, average);
+  const measure = evaluate && createMeasure({ ...options, evaluate }, state, steps, writeState);
 
   let tokens = 0;
-  while (state.step < steps) {
+  let waiting = false;
+  await measure?.();
+  while (state.step < steps && !(evaluate && isExhausted(state.measured, evaluate))) {
     if (signal?.aborted) {
       await save();
       signal.throwIfAborted();
     }
-    const report = await takeStep(options.learningRate * (options.schedule ?? constant())(state.step, steps));
+    const rate = options.learningRate * (options.schedule ?? constant())(state.step, steps);
+    // A state is written when the next loss has shown that it is sound.
+    const report = await takeStep(rate, async () => {
+      if (waiting) await save();
+    });
+    await updateAverage?.(state.average!, state.parameters);
     tokens += report.tokens;
     state.losses.push(report.loss);
     state.step += 1;
-    const { seconds, ...rest } = report;
-    const rate = report.tokens / seconds;
-    onEvent({ event: "train", stage: options.stage, step: state.step, steps, ...rest, tokensPerSecond: rate });
+    state.carried = options.carried?.save();
+    onEvent({ event: "train", stage, step: state.step, steps, ...progress(state.step, report) });
+    await measure?.();
     await options.afterStep?.(state.step, steps);
-    if (due.now(state.step) && state.step < steps) await save();
+    waiting = due.now(state.step) && state.step < steps;
   }
-  return { losses: state.losses, seconds: (clock() - start) / 1000, tokens };
+  if (checkpoint?.best !== undefined) await save();
+  const best = evaluate && bestOf(state.measured, evaluate);
+  return {
+    steps: state.step,
+    losses: state.losses,
+    measured: state.measured,
+    ...(best && { best }),
+    ...(state.average && { average: state.average }),
+    seconds: (clock() - start) / 1000,
+    tokens,
+  };
 
   /** Seconds of a step: the median of some after the first, which compiles. Parameters and moments end as they were. */
   async function timeSteps(): Promise<number> {
@@ -120,6 +171,66 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
 }
 
 const now = () => performance.now();
+
+interface RunState extends TrainState {
+  losses: number[];
+  measured: Measured[];
+}
+
+function createState({ parameters, optimiser, average }: TrainOptions): RunState {
+  return {
+    step: 0,
+    parameters: parameters.flat,
+    ...(average && { average: Float32Array.from(parameters.flat) }),
+    optimiser: optimiser.init(parameters.layout),
+    losses: [],
+    measured: [],
+    carried: undefined,
+  };
+}
+
+/** Measures where it is due, says so, and writes the state where it is the best one. */
+function createMeasure(
+  options: TrainOptions & { evaluate: EvaluateOptions },
+  state: RunState,
+  steps: number,
+  writeState: (path: string) => Promise<void>,
+): () => Promise<void> {
+  const { stage, parameters, evaluate, checkpoint, onEvent = ignoreEvents } = options;
+  const lossOf = createEvaluation(options);
+  const { layout, flat } = parameters;
+  const seen = () => ({ layout, flat: state.average ?? flat, tensors: viewsOf(layout, state.average ?? flat) });
+  return async () => {
+    const isDue = state.step % evaluate.every === 0 || state.step === steps;
+    if (!isDue || state.measured.at(-1)?.step === state.step) return;
+    const measured = { step: state.step, loss: await lossOf(seen()) };
+    if (!Number.isFinite(measured.loss)) fail(`${stage}, evaluation after step ${state.step}`, `loss ${measured.loss}`);
+    state.measured.push(measured);
+    const best = bestOf(state.measured, evaluate) === measured;
+    onEvent({ event: "evaluate", stage, steps, ...measured, best });
+    if (best && checkpoint?.best !== undefined) await writeState(checkpoint.best);
+  };
+}
+
+/** Steps whose mean foretells the time of those that are left. */
+const recentSteps = 20;
+
+/** What an event says of a step besides its number. */
+function createProgress({ flopsPerToken }: TrainOptions, steps: number, productRate: number | undefined) {
+  const recent: number[] = [];
+  return (step: number, { seconds, ...report }: StepReport) => {
+    recent.push(seconds);
+    if (recent.length > recentSteps) recent.shift();
+    const tokensPerSecond = report.tokens / seconds;
+    return {
+      ...report,
+      tokensPerSecond,
+      ...(flopsPerToken && productRate && { shareOfPeak: (tokensPerSecond * flopsPerToken) / productRate }),
+      rssBytes: process.memoryUsage.rss(),
+      secondsLeft: (recent.reduce((sum, each) => sum + each, 0) / recent.length) * (steps - step),
+    };
+  };
+}
 
 /** When the next checkpoint is due. A checkpoint is exact, so no result depends on where they fall. */
 function spacing(checkpoint: Checkpoint | undefined, clock: () => number) {
@@ -145,8 +256,10 @@ interface StepReport {
   seconds: number;
 }
 
+type TakeStep = (learningRate: number, beforeUpdate?: () => Promise<void>) => Promise<StepReport>;
+
 /** One step at a learning rate: batches, gradient, norm, update. */
-function createTrainStep(options: TrainOptions, state: TrainState): (learningRate: number) => Promise<StepReport> {
+function createTrainStep(options: TrainOptions, state: TrainState): TakeStep {
   const { runtime, stage, parameters, loss, frozen = {}, batches, optimiser, clip = 1, clock = now } = options;
   const gradients = new Float32Array(parameters.layout.size);
   const program =
@@ -156,7 +269,7 @@ function createTrainStep(options: TrainOptions, state: TrainState): (learningRat
   const norm = createNorm(runtime);
   const update = optimiser.createUpdate(runtime);
 
-  return async (learningRate) => {
+  return async (learningRate, beforeUpdate) => {
     const start = clock();
     const { accumulate = 1 } = options;
     const numbers = Array.from({ length: accumulate }, (_, i) => state.step * accumulate + i);
@@ -166,11 +279,14 @@ function createTrainStep(options: TrainOptions, state: TrainState): (learningRat
     const parts: Record<string, number> = {};
     for (const [i, batch] of drawn.entries()) {
       const result = await program.run({ ...frozen, ...batch.feeds }, denominator, i === 0);
+      requireFinite(options, state.step, "loss", result.loss, [{ ...batch, number: numbers[i]! }]);
       total += result.loss;
       for (const part in result.parts) parts[part] = (parts[part] ?? 0) + result.parts[part]!;
     }
     const gradientNorm = await norm(gradients);
-    requireFinite(stage, state.step, total, gradientNorm);
+    const named = drawn.map((batch, i) => ({ ...batch, number: numbers[i]! }));
+    requireFinite(options, state.step, "gradient norm", gradientNorm, named);
+    await beforeUpdate?.();
     await update({
       layout: parameters.layout,
       parameters: parameters.flat,
@@ -185,20 +301,20 @@ function createTrainStep(options: TrainOptions, state: TrainState): (learningRat
   };
 }
 
-function requireFinite(stage: string, step: number, loss: number, gradientNorm: number): void {
-  if (Number.isFinite(loss) && Number.isFinite(gradientNorm)) return;
-  throw new EspalierError({
-    where: `${stage}, step ${step + 1}`,
-    expected: "a finite loss and gradient",
-    found: `loss ${loss}, gradient norm ${gradientNorm}`,
-    fix: "lower the learning rate, or look for infinite weights and empty batches",
-  });
+function requireFinite(
+  { stage, checkpoint }: TrainOptions,
+  step: number,
+  what: string,
+  value: number,
+  batches: readonly (Batch & { number: number })[],
+): void {
+  if (Number.isFinite(value)) return;
+  const names = batches.map(({ number, name }) => (name === undefined ? String(number) : `${number} (${name})`));
+  const kept = checkpoint ? `; the checkpoint ${checkpoint.path} is of an earlier step` : "";
+  fail(`${stage}, step ${step + 1}, batch ${names.join(", ")}`, `${what} ${value}`, kept);
 }
 
-function settingsOf(options: TrainOptions, steps: number): string {
-  const { stage, parameters, optimiser, accumulate, learningRate, schedule, clip } = options;
-  // A schedule is a function; its values at a few places stand for it.
-  const rates = [0, 1, steps >> 1, steps - 1].map((step) => (schedule ?? constant())(step, steps));
-  const places = parameters.layout.places.map(({ name, shape }) => [name, shape]);
-  return digestJson({ stage, places, optimiser: optimiser.description, steps, accumulate, learningRate, rates, clip });
+function fail(where: string, found: string, kept = ""): never {
+  const fix = `lower the learning rate, or look for infinite weights and empty batches${kept}`;
+  throw new EspalierError({ where, expected: "a finite loss and gradient", found, fix });
 }
