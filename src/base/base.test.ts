@@ -1,8 +1,9 @@
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
   checkSchema,
+  claimLock,
   collectGarbage,
   createAtomicWriter,
   createRng,
@@ -168,6 +169,19 @@ test("arrays that nobody holds are freed when asked", async () => {
   await new Promise((resolve) => setImmediate(resolve));
   collectGarbage();
   expect(refs.map((ref) => ref.deref()?.byteLength)).toEqual([held.byteLength, undefined]);
+});
+
+test("a lock is held by one; one whose process has died is taken over", async () => {
+  const lock = join(temporaryDirectory(), "work.lock");
+  const first = await claimLock(lock);
+  expect(await claimLock(lock)).toEqual({ owner: process.pid });
+  const taken = await claimLock(lock, { isOurs: false });
+  expect("release" in taken).toBe(true);
+  await (first as { release(): Promise<void> }).release();
+  // No process of Linux has so large a number.
+  writeFileSync(lock, "4194305");
+  expect("release" in (await claimLock(lock))).toBe(true);
+  expect(readFileSync(lock, "utf8")).toBe(String(process.pid));
 });
 
 test("units", () => {

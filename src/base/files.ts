@@ -142,6 +142,19 @@ export async function fileExists(path: string): Promise<boolean> {
   );
 }
 
+/** @throws EspalierError where something stands at the path already */
+export async function checkFree(path: string): Promise<void> {
+  const info = await stat(path).catch(() => undefined);
+  if (!info) return;
+  throw new EspalierError({
+    where: path,
+    expected: "a path that does not exist yet",
+    found: info.isDirectory() ? "a directory" : "a file",
+    fix: "choose another path or remove it",
+    exitCode: 2,
+  });
+}
+
 const reasons: Record<string, [found: string, fix: string]> = {
   ENOENT: ["nothing of that name", "check the path"],
   EACCES: ["no permission", "choose another path or change its permissions"],

@@ -3,6 +3,7 @@ export { type Event, ignoreEvents, type OnEvent } from "./events.js";
 export {
   type AtomicWriter,
   type ByteSource,
+  checkFree,
   createAtomicWriter,
   digestJson,
   fileError,
@@ -19,7 +20,7 @@ export {
   writeJsonAtomic,
 } from "./files.js";
 export { collectGarbage, createRssMeter, type RssMeter, treeRssBytes } from "./memory.js";
-export { isAlive } from "./processes.js";
+export { claimLock, isAlive } from "./processes.js";
 export { createRng, createRngFromState, type Rng, type RngState } from "./rng.js";
 export { checkSchema, z } from "./schema.js";
 export { type Interval, mean, meanInterval, median, pairedInterval, studentT975 } from "./statistics.js";

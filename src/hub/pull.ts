@@ -2,17 +2,16 @@
  * @module Fetches a model into the cache that Python's tools share: `blobs/DIGEST`, `snapshots/COMMIT/PATH` as links to
  * them, `refs/REVISION` with the commit. What is there already is not fetched again.
  */
-import { copyFile, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
+  claimLock,
   EspalierError,
   fileExists,
   formatBytes,
   freeDiskBytes,
   ignoreEvents,
-  isAlive,
-  isNodeError,
   type OnEvent,
   writeFileAtomic,
 } from "../base/index.js";
@@ -109,21 +108,15 @@ async function claim(
   await mkdir(dirname(path), { recursive: true });
   for (let told = false; ; ) {
     signal?.throwIfAborted();
-    try {
-      await writeFile(lock, String(process.pid), { flag: "wx" });
-      return () => rm(lock, { force: true });
-    } catch (cause) {
-      if (!isNodeError(cause, "EEXIST")) throw cause;
+    const claimed = await claimLock(lock);
+    if ("release" in claimed) return claimed.release;
+    if (!told) {
+      const message = `process ${claimed.owner} is fetching this already; joined`;
+      onEvent?.({ event: "notice", level: "info", message });
     }
-    const owner = Number(await readFile(lock, "utf8").catch(() => ""));
-    if (owner > 0 && !isAlive(owner)) await rm(lock, { force: true });
-    else {
-      if (!told)
-        onEvent?.({ event: "notice", level: "info", message: `process ${owner} is fetching this already; joined` });
-      told = true;
-      await waiting();
-      await sleep(100, undefined, signal ? { signal } : {});
-    }
+    told = true;
+    await waiting();
+    await sleep(100, undefined, signal ? { signal } : {});
   }
 }
 

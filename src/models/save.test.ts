@@ -215,9 +215,7 @@ describe("nothing half-written", () => {
     const directory = temporaryDirectory();
     const gguf = join(directory, "x.gguf");
     writeFileSync(gguf, "mine");
-    await expect(writeGguf(model, gguf)).rejects.toThrow(
-      "expected a path that does not exist yet, found something there",
-    );
+    await expect(writeGguf(model, gguf)).rejects.toThrow("expected a path that does not exist yet, found a file");
     await expect(writeHub(model, directory)).rejects.toThrow("choose another path or remove it");
     expect(readFileSync(gguf, "utf8")).toBe("mine");
     await writeGguf(model, gguf, { overwrite: true });

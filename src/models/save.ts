@@ -5,6 +5,7 @@
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import {
+  checkFree,
   EspalierError,
   fileError,
   fileExists,
@@ -74,7 +75,7 @@ export async function writeGguf(
   path: string,
   { type = "f32", overwrite = false, name, onEvent, signal }: SaveOptions<WritableType> = {},
 ): Promise<SavedModel> {
-  await checkFree(path, overwrite);
+  if (!overwrite) await checkFree(path);
   const { model: packed, notes } = canonicalise(model, "gguf");
   const vocabulary = vocabularyEntries(packed);
   const plans = watched(ggufPlans(packed, type), { onEvent, signal });
@@ -95,17 +96,6 @@ export function ggufExportBytes(model: Model, type: WritableType): number {
   const general = generalEntries(packed, type, undefined);
   const entries = [...general, ...configToGguf(packed.config).entries, ...vocabularyEntries(packed).entries];
   return ggufFileBytes(entries, ggufPlans(packed, type));
-}
-
-async function checkFree(path: string, overwrite: boolean): Promise<void> {
-  if (overwrite || !(await fileExists(path))) return;
-  throw new EspalierError({
-    where: path,
-    expected: "a path that does not exist yet",
-    found: "something there",
-    fix: "choose another path or remove it",
-    exitCode: 2,
-  });
 }
 
 function generalEntries({ config, sidecars }: Model, type: WritableType, name = sidecars.name): GgufEntries {
@@ -271,7 +261,7 @@ function watched<Plan extends TensorPlan>(
  */
 export async function writeHub(model: Model, directory: string, options: HubOptions = {}): Promise<SavedModel> {
   const { type = "f32", overwrite = false } = options;
-  await checkFree(directory, overwrite);
+  if (!overwrite) await checkFree(directory);
   const { model: packed, notes } = canonicalise(model, "hf");
   // The directory takes its name when all is in it, so that a half-written model is never taken for a whole one.
   const temporary = temporaryName(directory);

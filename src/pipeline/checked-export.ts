@@ -2,8 +2,8 @@
  * @module Exports that are compared with the model they were written from before they get their name: a file that is there
  * has passed.
  */
-import { rename, rm, stat } from "node:fs/promises";
-import { EspalierError, fileError, fileExists, ignoreEvents, type OnEvent, temporaryName } from "../base/index.js";
+import { rename, rm } from "node:fs/promises";
+import { checkFree, EspalierError, fileError, ignoreEvents, type OnEvent, temporaryName } from "../base/index.js";
 import { documentMark, readDocuments } from "../data/index.js";
 import { createEngine } from "../engine/index.js";
 import { createLlamaCpp } from "../llamacpp/index.js";
@@ -49,17 +49,6 @@ export async function exportChecked(model: Model, options: CheckedExportOptions)
   } finally {
     await rm(unchecked, { recursive: true, force: true }).catch(() => {});
   }
-}
-
-async function checkFree(path: string): Promise<void> {
-  if (!(await fileExists(path))) return;
-  throw new EspalierError({
-    where: path,
-    expected: "a path that does not exist yet",
-    found: (await stat(path)).isDirectory() ? "a directory" : "a file",
-    fix: "choose another path or remove it",
-    exitCode: 2,
-  });
 }
 
 async function write(model: Model, path: string, options: CheckedExportOptions): Promise<SavedModel> {

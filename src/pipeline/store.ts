@@ -1,17 +1,16 @@
-import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import {
+  claimLock,
   createRssMeter,
   digestJson,
   EspalierError,
   fileError,
   fileExists,
   hashFile,
-  isAlive,
   isNodeError,
   type OnEvent,
   readJson,
-  readText,
   writeJsonAtomic,
 } from "../base/index.js";
 
@@ -163,28 +162,19 @@ async function claim(work: string): Promise<() => Promise<void>> {
   await mkdir(work, { recursive: true }).catch((cause) => {
     throw fileError(work, cause);
   });
-  for (;;) {
-    try {
-      await writeFile(lock, String(process.pid), { flag: "wx" });
-      break;
-    } catch (cause) {
-      if (!isNodeError(cause, "EEXIST")) throw fileError(lock, cause);
-      const owner = Number(await readText(lock).catch(() => ""));
-      if (owner > 0 && owner !== process.pid && isAlive(owner)) {
-        throw new EspalierError({
-          where: work,
-          found: `process ${owner} at work on the same stage`,
-          fix: "wait for it, or stop it and run the same command again",
-        });
-      }
-      await rm(lock, { force: true });
-    }
+  const claimed = await claimLock(lock, { isOurs: false });
+  if ("owner" in claimed) {
+    throw new EspalierError({
+      where: work,
+      found: `process ${claimed.owner} at work on the same stage`,
+      fix: "wait for it, or stop it and run the same command again",
+    });
   }
   for (const file of await listFiles(work)) {
     if (file.endsWith(".tmp") || file === manifestFile || file === costFile)
       await rm(join(work, file), { force: true });
   }
-  return () => rm(lock, { force: true });
+  return claimed.release;
 }
 
 async function hashFiles(directory: string): Promise<Record<string, string>> {

@@ -1,11 +1,11 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { checkFree } from "../base/index.js";
 import { repositoryPath, temporaryDirectory } from "../base/testing.js";
 import { openGgufFile } from "../formats/index.js";
 import { createLlamaCppTools } from "../llamacpp/index.js";
 import {
-  checkFree,
   chooseTypes,
   openSource,
   type QuantiseSource,

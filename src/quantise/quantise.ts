@@ -3,7 +3,7 @@
  * measures afterwards what it lost.
  */
 import { rename, rm, stat } from "node:fs/promises";
-import { EspalierError, fileExists, temporaryName } from "../base/index.js";
+import { checkFree, EspalierError, temporaryName } from "../base/index.js";
 import { fileTypeNumbers, openGgufFile, tensorTypes } from "../formats/index.js";
 import { openPlanned, type QuantType, tensorBytes, typedTensors } from "../plan/index.js";
 import { summarise } from "./compared.js";
@@ -128,18 +128,6 @@ async function checkPatterns(gguf: string, overrides: readonly TypeOverride[]): 
     where: `--tensor ${idle.pattern}=${idle.type}`,
     expected: `a pattern that matches names of tensors, such as ${file.names.at(-1)}`,
     found: "none that does",
-    exitCode: 2,
-  });
-}
-
-/** @throws EspalierError where something stands at the path */
-export async function checkFree(path: string): Promise<void> {
-  if (!(await fileExists(path))) return;
-  throw new EspalierError({
-    where: path,
-    expected: "a path that does not exist yet",
-    found: "something there",
-    fix: "choose another path or remove it",
     exitCode: 2,
   });
 }

@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { EspalierError, formatBytes } from "../../base/index.js";
+import { checkFree, EspalierError, formatBytes } from "../../base/index.js";
 import { positiveInteger } from "../options.js";
 import { type CommandIo, runCommand } from "../output.js";
 
@@ -52,15 +52,7 @@ async function pullFile(
   if (out === "")
     throw new EspalierError({ where: url.href, found: "no name for the file", fix: "give --out FILE", exitCode: 2 });
   const { downloadFile } = await import("../../hub/index.js");
-  const { fileExists } = await import("../../base/index.js");
-  if (await fileExists(out)) {
-    throw new EspalierError({
-      where: out,
-      expected: "a path that does not exist yet",
-      found: "something there",
-      exitCode: 2,
-    });
-  }
+  await checkFree(out);
   let bytes = 0;
   await downloadFile(
     { url: url.href, path: out },

@@ -1,6 +1,6 @@
 import { rm, stat } from "node:fs/promises";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { createRssMeter, EspalierError, formatBytes } from "../../base/index.js";
+import { checkFree, createRssMeter, EspalierError, formatBytes } from "../../base/index.js";
 import type { LlamaCppTools } from "../../llamacpp/index.js";
 import type { FileType, QuantType } from "../../plan/index.js";
 import type { Quantised, QuantiseOptions, QuantiseSource, TokenSequences, TypeOverride } from "../../quantise/index.js";
@@ -53,7 +53,7 @@ Examples:
 async function quantize(io: CommandIo, path: string, options: QuantizeOptions): Promise<void> {
   const { cachedPath } = await import("../../hub/index.js");
   const { createLlamaCppTools } = await import("../../llamacpp/index.js");
-  const { checkFree, openSource } = await import("../../quantise/index.js");
+  const { openSource } = await import("../../quantise/index.js");
   const type = await checkOptions(options);
   if (!options.dryRun) await checkFree(options.out);
   const meter = createRssMeter();
