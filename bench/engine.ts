@@ -8,23 +8,14 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { createRequire } from "node:module";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { createRng, median } from "../src/base/index.js";
+import { createRng } from "../src/base/index.js";
 import { sharedPath } from "../src/base/testing.js";
 import { type CompletionRequest, createInferenceEngine, type LoadedModel } from "../src/llamacpp/index.js";
 import type { DirectOptions, DirectResult, DirectTask } from "./engine-direct.js";
 import type { Bench } from "./main.js";
+import { type RateRow, rateRow, renderRates, scoringBound } from "./rates.js";
 
 const [rounds, clients, promptTokens, answerTokens, contextSize] = [5, 8, 512, 64, 1024];
-
-interface Row {
-  what: string;
-  /** Tokens a second; medians over the rounds. */
-  direct: number;
-  engine: number;
-  /** Median of the rounds' ratios. */
-  ratio: number;
-  wanted: number;
-}
 
 export const engine: Bench = async ({ json, args }) => {
   const gguf = args[0] ?? sharedPath("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
@@ -34,10 +25,12 @@ export const engine: Bench = async ({ json, args }) => {
   const inference = createInferenceEngine();
   const { gguf: _, ...load } = options;
   const model = await inference.loadModel(gguf, load);
-  const rows = await measure(direct, model);
+  const rows = await measure(direct, model, await scoringBound(gguf, promptTokens));
   direct.disconnect();
   await inference.dispose();
-  process.stdout.write(json ? `${JSON.stringify(rows, null, 2)}\n` : render(rows));
+  process.stdout.write(
+    json ? `${JSON.stringify(rows, null, 2)}\n` : `${renderRates(rows, "direct", "engine").join("\n")}\n`,
+  );
 };
 
 export async function startDirect(options: DirectOptions): Promise<ChildProcess> {
@@ -54,7 +47,7 @@ export async function askDirect(child: ChildProcess, task: DirectTask): Promise<
   return (await once(child, "message"))[0] as DirectResult;
 }
 
-async function measure(direct: ChildProcess, model: LoadedModel): Promise<Row[]> {
+async function measure(direct: ChildProcess, model: LoadedModel, bound: number): Promise<RateRow[]> {
   const rng = createRng("engine bench");
   const ids = (count: number) => Array.from({ length: count }, () => rng.int(model.info.vocabSize));
   const samples = {
@@ -96,25 +89,21 @@ async function measure(direct: ChildProcess, model: LoadedModel): Promise<Row[]>
     // The first round warms up.
     if (round === 0) continue;
     const [theirs, ours] = [made[0]!, made[1]!];
-    for (const key of ["one", "many", "prefill"] as const)
-      samples[key].push({ direct: theirs[key]!, engine: ours[key]! });
-    for (const key of ["logprobs", "top"] as const) samples[key].push({ direct: ours.prefill!, engine: ours[key]! });
+    for (const key of ["one", "many", "prefill"] as const) samples[key].push([theirs[key]!, ours[key]!]);
+    for (const key of ["logprobs", "top"] as const) samples[key].push([ours.prefill!, ours[key]!]);
   }
   const step = answerTokens - 1;
   return [
-    rowOf("decode, 1 client", samples.one, step, 0.97),
-    rowOf(`decode, ${clients} clients`, samples.many, clients * step, 0.95),
-    rowOf("prefill", samples.prefill, promptTokens, 0.97),
-    rowOf("prompt log-probabilities / prefill of the engine", samples.logprobs, promptTokens, 0.9),
-    rowOf("the same with the 5 likeliest", samples.top, promptTokens, 0.9),
+    rateRow("decode, 1 client", samples.one, step, { wanted: 0.97 }),
+    rateRow(`decode, ${clients} clients`, samples.many, clients * step, { wanted: 0.95 }),
+    rateRow("prefill", samples.prefill, promptTokens, { wanted: 0.97 }),
+    rateRow("prompt log-probabilities / prefill of the engine", samples.logprobs, promptTokens, { wanted: 0.9, bound }),
+    rateRow("the same with the 5 likeliest", samples.top, promptTokens, { wanted: 0.9, bound }),
   ];
 }
 
-/** Seconds of the same work. */
-interface Pair {
-  direct: number;
-  engine: number;
-}
+/** Seconds of the same work, driven directly and through the engine. */
+type Pair = [direct: number, engine: number];
 
 async function time(model: LoadedModel, requests: CompletionRequest[]): Promise<DirectResult> {
   const begin = performance.now();
@@ -130,27 +119,4 @@ async function time(model: LoadedModel, requests: CompletionRequest[]): Promise<
   await Promise.all(requests.map(one));
   first ||= performance.now();
   return { promptSeconds: (first - begin) / 1000, decodeSeconds: (performance.now() - first) / 1000 };
-}
-
-function rowOf(what: string, pairs: readonly Pair[], tokens: number, wanted: number): Row {
-  return {
-    what,
-    direct: median(pairs.map(({ direct }) => tokens / direct)),
-    engine: median(pairs.map(({ engine }) => tokens / engine)),
-    ratio: median(pairs.map(({ direct, engine }) => direct / engine)),
-    wanted,
-  };
-}
-
-function render(rows: readonly Row[]): string {
-  const lines = rows.map(({ what, direct, engine, ratio, wanted }) =>
-    [
-      what.padEnd(50),
-      direct.toFixed(1).padStart(10),
-      engine.toFixed(1).padStart(10),
-      ratio.toFixed(3).padStart(8),
-      wanted.toFixed(2).padStart(8),
-    ].join(" "),
-  );
-  return [`${"tokens/s".padEnd(50)}     direct     engine    ratio   wanted`, ...lines, ""].join("\n");
 }

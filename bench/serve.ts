@@ -16,19 +16,10 @@ import { repositoryPath, sharedPath } from "../src/base/testing.js";
 import { askDirect, startDirect } from "./engine.js";
 import type { DirectResult } from "./engine-direct.js";
 import type { Bench } from "./main.js";
+import { type RateRow, rateRow, renderRates, scoringBound } from "./rates.js";
 
 const [rounds, clients, promptTokens, answerTokens, contextSize] = [5, 8, 512, 64, 1024];
 const [crowd, queue] = [200, 150];
-
-interface Row {
-  what: string;
-  /** Tokens a second; medians over the rounds. */
-  base: number;
-  served: number;
-  /** Median of the rounds' ratios. */
-  ratio: number;
-  wanted: number;
-}
 
 export const serve: Bench = async ({ json, args }) => {
   const at = process.argv.indexOf("--llama-server");
@@ -38,7 +29,7 @@ export const serve: Bench = async ({ json, args }) => {
   const direct = await startDirect(options);
   const served = await startServe(options);
   const peer = binary === undefined ? undefined : await startLlamaServer(binary, options);
-  const rows = await measure(direct, served, peer);
+  const rows = await measure(direct, { served, peer, bound: await scoringBound(file, promptTokens) });
   direct.disconnect();
   peer?.child.kill();
   const crowded = await askInCrowd(served, Number(seconds));
@@ -92,7 +83,14 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-async function measure(direct: ChildProcess, served: Server, peer: Server | undefined): Promise<Row[]> {
+interface Measured {
+  served: Server;
+  peer: Server | undefined;
+  /** Of scored prompts: see `scoringBound`. */
+  bound: number;
+}
+
+async function measure(direct: ChildProcess, { served, peer, bound }: Measured): Promise<RateRow[]> {
   const rng = createRng("serve bench");
   const ids = (count: number) => Array.from({ length: count }, () => 10 + rng.int(30_000));
   const keys = ["one", "many", "prefill", "scored", "peer"] as const;
@@ -133,11 +131,13 @@ async function measure(direct: ChildProcess, served: Server, peer: Server | unde
   }
   const step = answerTokens - 1;
   return [
-    rowOf("decode, 1 client", samples.one, step, 0.97),
-    rowOf(`decode, ${clients} clients`, samples.many, clients * step, 0.95),
-    rowOf("prefill", samples.prefill, promptTokens, 0.97),
-    rowOf("prompt log-probabilities / prefill through HTTP", samples.scored, promptTokens, 0.9),
-    ...(peer ? [rowOf(`decode, ${clients} clients / llama-server`, samples.peer, clients * step, 0.95)] : []),
+    rateRow("decode, 1 client", samples.one, step, { wanted: 0.97 }),
+    rateRow(`decode, ${clients} clients`, samples.many, clients * step, { wanted: 0.95 }),
+    rateRow("prefill", samples.prefill, promptTokens, { wanted: 0.97 }),
+    rateRow("prompt log-probabilities / prefill through HTTP", samples.scored, promptTokens, { wanted: 0.9, bound }),
+    ...(peer
+      ? [rateRow(`decode, ${clients} clients / llama-server`, samples.peer, clients * step, { wanted: 0.95 })]
+      : []),
   ];
 }
 
@@ -175,16 +175,6 @@ async function post(url: string, path: string, fields: object): Promise<Response
   const response = await fetch(url + path, { method: "POST", body: JSON.stringify(fields) });
   if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
   return response;
-}
-
-function rowOf(what: string, pairs: readonly (readonly [number, number])[], tokens: number, wanted: number): Row {
-  return {
-    what,
-    base: median(pairs.map(([base]) => tokens / base)),
-    served: median(pairs.map(([, served]) => tokens / served)),
-    ratio: median(pairs.map(([base, served]) => base / served)),
-    wanted,
-  };
 }
 
 interface Crowd {
@@ -242,23 +232,17 @@ function rssOf(pid: number): number {
   }
 }
 
-function render(file: string, rows: readonly Row[], { seconds, statuses, rssAfterWarmUp, rssAtEnd }: Crowd): string {
-  const lines = rows.map(({ what, base, served, ratio, wanted }) =>
-    [
-      what.padEnd(50),
-      base.toFixed(1).padStart(10),
-      served.toFixed(1).padStart(10),
-      ratio.toFixed(3).padStart(8),
-      wanted.toFixed(2).padStart(8),
-    ].join(" "),
-  );
+function render(
+  file: string,
+  rows: readonly RateRow[],
+  { seconds, statuses, rssAfterWarmUp, rssAtEnd }: Crowd,
+): string {
   const answers = Object.entries(statuses)
     .map(([status, count]) => `${count} x ${status}`)
     .join(", ");
   return [
     file,
-    `${"tokens/s".padEnd(50)}       base     served    ratio   wanted`,
-    ...lines,
+    ...renderRates(rows, "base", "served"),
     `${crowd} clients for ${seconds} s: ${answers}; memory ${formatBytes(rssAfterWarmUp)} after warm-up, ${formatBytes(rssAtEnd)} at the end`,
     "",
   ].join("\n");

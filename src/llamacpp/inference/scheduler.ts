@@ -24,7 +24,7 @@ export interface Job {
 }
 
 /** Bytes of logits that one batch may hold. */
-const logitsBatchBytes = 64 * 2 ** 20;
+const logitsBatchBytes = 128 * 2 ** 20;
 /** Tokens of prompts in a batch that answers wait for: a full batch would make them stutter. */
 const promptShare = 128;
 
