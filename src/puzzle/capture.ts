@@ -77,10 +77,10 @@ export async function captureLayer(capture: LayerCapture, forward: (rows: Rows) 
 export async function captureLayerFrom(
   inputs: ActivationReader,
   { layer, text, directory }: LayerCapture,
-  forward: (rows: Rows) => Promise<F32Tensor>,
+  forward: (rows: Rows, range: { start: number; count: number }) => Promise<F32Tensor>,
 ): Promise<void> {
   const path = activationPath(directory, layer + 1);
-  await writeBatches(path, text, async (range) => forward(await readRows(inputs, range)));
+  await writeBatches(path, text, async (range) => forward(await readRows(inputs, range), range));
 }
 
 /** Writes the residual stream between the two halves of the parent's block, from its captured inputs. */

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ignoreEvents, mean, type OnEvent } from "../base/index.js";
 import { temporaryDirectory } from "../base/testing.js";
-import { sequenceAt } from "../data/index.js";
+import { sequenceAt, sliceSequences } from "../data/index.js";
 import { createEngine, scoreSequences } from "../engine/index.js";
 import type { BlockConfig, Model, ModelConfig } from "../models/index.js";
 import { createRuntime, type Runtime } from "../runtime/index.js";
@@ -75,9 +75,9 @@ type Chain = Awaited<ReturnType<typeof runChain>>;
 async function makeChild(
   { engine, library, text, directories }: Pick<Chain, "engine" | "library" | "text" | "directories">,
   blocks: readonly BlockConfig[],
-  options: { refit?: boolean; directory?: string } = {},
+  options: { refit?: boolean; directory?: string; tokens?: number } = {},
 ): Promise<Model> {
-  const { directory = temporaryDirectory(), refit = true } = options;
+  const { directory = temporaryDirectory(), refit = true, tokens } = options;
   await realise({
     ...quiet,
     runtime,
@@ -88,6 +88,7 @@ async function makeChild(
     captured: directories.statistics,
     refit,
     directory,
+    ...(tokens !== undefined && { tokens }),
   });
   return openChild(engine.model, directory);
 }
@@ -198,6 +199,34 @@ describe("a random parent", () => {
       await klOf(refitted, chain.engine, chain.text),
     ];
     expect(after).toBeLessThan(0.9 * before);
+  });
+
+  test("up to the first changed layer a child is its parent; behind it unchanged layers are fitted too", async () => {
+    const blocks = config.blocks.with(1, { ...config.blocks[1]!, ffn: { kind: "swiglu", width: 12 } });
+    const [plain, child] = [await makeChild(chain, blocks, { refit: false }), await makeChild(chain, blocks)];
+    const down = (model: Model, layer: number) => model.weights.read(`model.layers.${layer}.mlp.down_proj.weight`);
+    expect((await down(child, 0)).data).toEqual((await down(parent, 0)).data);
+    for (const layer of [1, 2]) expect((await down(child, layer)).data).not.toEqual((await down(plain, layer)).data);
+    const [before, after] = [await klOf(plain, chain.engine, chain.text), await klOf(child, chain.engine, chain.text)];
+    expect(after).toBeLessThan(before);
+  });
+
+  test("fits on a part of the text are those of a text that ends there", async () => {
+    // Twelve sequences of 16 tokens: 70 tokens are five of them, and a batch is five.
+    const blocks = config.blocks.with(0, { ...config.blocks[0]!, ffn: { kind: "swiglu", width: 12 } });
+    const part = { ...chain.text, sequences: sliceSequences(chain.text.sequences, 0, 5) };
+    const captured = temporaryDirectory();
+    await capture({ ...quiet, engine: chain.engine, text: part, directory: captured });
+    const some = await makeChild(chain, blocks, { tokens: 70 });
+    const short = await makeChild(
+      { ...chain, text: part, directories: { ...chain.directories, statistics: captured } },
+      blocks,
+    );
+    for (const name of [0, 1, 2].map((layer) => `model.layers.${layer}.mlp.down_proj.weight`)) {
+      expect((await some.weights.read(name)).data).toEqual((await short.weights.read(name)).data);
+    }
+    await some.close();
+    await short.close();
   });
 
   test("a realisation that is stopped in the middle goes on to the same files", async () => {

@@ -9,7 +9,7 @@ import { type F32Tensor, f32Tensor, type HostTensor } from "../tensor/index.js";
 import { rankByElimination } from "./channel-order.js";
 import { rankByPools } from "./channel-pools.js";
 import { columnsOf, createProducts, type Product } from "./products.js";
-import { emptyMoments, emptySums, type Moments, type Sums, wideInputs } from "./refit.js";
+import { asF32, emptyMoments, emptySums, type Moments, type Sums, wideInputs } from "./refit.js";
 import { errorOf, refit } from "./refit-wide.js";
 import type { Multiply } from "./variants.js";
 
@@ -25,6 +25,8 @@ export interface MomentSums {
 /** Matrix work of the closed forms on one runtime; programs are compiled once for each shape. */
 export interface MatrixKernels {
   multiply: Multiply;
+  /** x + inputs weight^T: the stream x [rows, m] past a matrix [m, n] that reads inputs [rows, n]. */
+  addImage(x: F32Tensor, inputs: F32Tensor, weight: HostTensor): Promise<F32Tensor>;
   /** `refitTowards` of any width. */
   refit(start: HostTensor, moments: Moments, ridge: number): Promise<F32Tensor>;
   /** `normalisedError` of any width. */
@@ -58,6 +60,8 @@ export function createMatrixKernels(runtime: Runtime): MatrixKernels {
   const product = createProducts(runtime);
   return {
     multiply: (a, b) => product(a, b),
+    addImage: (x, inputs, weight) =>
+      product(inputs, f32Tensor(weight.shape, asF32(weight)), { transposeB: true, plus: x }),
     refit: (start, moments, ridge) => refit(product, start, moments, { ridge }),
     errorOf: (weight, moments) => errorOf(product, weight, moments),
     async rank(gram, weights, size) {

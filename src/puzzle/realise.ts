@@ -5,21 +5,23 @@
  * The child walks over the calibration text beside the parent's captured stream, layer by layer. With x the residual
  * stream before a part and p, c for parent and child, the last matrix of a part is fitted so that the child's own
  * activations give `x_p after - x_c before`: what the parent's stream should be from here, errors of earlier layers
- * included. The feed-forward of every layer is fitted, unchanged ones too; the pull is towards the library's weights.
+ * included. From the first changed layer on the feed-forward of every layer is fitted, unchanged ones too; up to there the
+ * child is its parent, whose captured stream it starts from. The pull is towards the library's weights. What goes into a
+ * feed-forward's last matrix is kept on disk while that is fitted, so that the stream moves on by one product.
  * Memory: one block, the sums of one matrix and one batch of activations.
  */
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileExists, type OnEvent, writeJsonAtomic } from "../base/index.js";
+import { sliceSequences } from "../data/index.js";
 import type { Engine } from "../engine/index.js";
-import type { BlockConfig, ModelConfig } from "../models/index.js";
+import { type BlockConfig, type ModelConfig, sameBlock } from "../models/index.js";
 import type { Runtime } from "../runtime/index.js";
 import { type F32Tensor, f32Tensor } from "../tensor/index.js";
-import { batchesOf, openActivations } from "./activations.js";
+import { type ActivationReader, batchesOf, createActivations, openActivations } from "./activations.js";
 import type { BlockLibrary } from "./block-library.js";
 import {
   type BatchedText,
-  captureEmbedding,
   captureLayerFrom,
   dropCapture,
   openCapture,
@@ -45,6 +47,8 @@ export interface RealiseOptions {
    * layers without a feed-forward. Defaults to `changed`.
    */
   attention?: "changed" | "all";
+  /** Tokens of the text that the fits take, its first whole sequences. Defaults to all. */
+  tokens?: number;
 }
 
 export interface RealiseRequest extends RealiseOptions {
@@ -67,17 +71,15 @@ export interface RealiseRequest extends RealiseOptions {
 /** Writes the child's layers and, last, `child.json`. `openChild` makes a model of them. */
 export async function realise(request: RealiseRequest): Promise<void> {
   const { engine, blocks, directory, refit = true, onEvent, signal } = request;
-  const kernels = createMatrixKernels(request.runtime);
-  const childStream = join(directory, "child");
-  const walk: Walk = { ...request, kernels, childStream, middle: join(childStream, "middle.f32") };
+  const walk = startWalk(request);
+  const { kernels, childStream } = walk;
   const first = await firstMissing(directory, blocks.length);
   // A run that was stopped between the two left the stream of a layer that is done.
   for (let layer = 0; layer < first; layer++) await dropCapture(childStream, layer);
-  if (refit && first === 0) await captureEmbedding(engine, request.text, childStream);
   for (let layer = first; layer < blocks.length; layer++) {
     signal.throwIfAborted();
     const start = await libraryLayer(request.library, engine.config, blocks, layer);
-    const child = refit ? await refitLayer(walk, layer, start) : start;
+    const child = refit && layer >= walk.firstChanged ? await refitLayer(walk, layer, start) : start;
     await writeTensors(childLayerPath(directory, layer), new Map([...child.attention, ...child.ffn]));
     await dropCapture(childStream, layer);
     onEvent({ event: "progress", stage: "realise", done: layer + 1, total: blocks.length, unit: "layers" });
@@ -88,10 +90,44 @@ export async function realise(request: RealiseRequest): Promise<void> {
 
 interface Walk extends RealiseRequest {
   kernels: MatrixKernels;
+  /** The part of the text that the fits take. */
+  fitted: BatchedText;
+  /** The first layer that is not the parent's; the number of layers where all are. */
+  firstChanged: number;
   /** Directory of the child's residual stream. */
   childStream: string;
   /** The child's stream between the halves of the layer at work. */
   middle: string;
+  /** What its feed-forward's last matrix reads. */
+  hidden: string;
+}
+
+function startWalk(request: RealiseRequest): Walk {
+  const { engine, runtime, blocks, text, directory, tokens } = request;
+  const { count, length } = text.sequences;
+  const sequences = tokens === undefined ? count : Math.min(count, Math.max(1, Math.ceil(tokens / length)));
+  const changed = blocks.findIndex((block, layer) => !sameBlock(block, engine.config.blocks[layer]!));
+  const childStream = join(directory, "child");
+  return {
+    ...request,
+    kernels: createMatrixKernels(runtime),
+    fitted: { ...text, sequences: sliceSequences(text.sequences, 0, sequences) },
+    firstChanged: changed < 0 ? blocks.length : changed,
+    childStream,
+    middle: join(childStream, "middle.f32"),
+    hidden: join(childStream, "hidden.f32"),
+  };
+}
+
+/** The child's residual stream before a layer; up to the first changed one that is the parent's. */
+function openOwn(walk: Walk, layer: number): Promise<ActivationReader> {
+  const { engine, fitted, childStream, firstChanged } = walk;
+  return layer <= firstChanged ? openParents(walk, layer) : openCapture(engine, fitted, childStream, layer);
+}
+
+/** The parent's, of all of the text. */
+function openParents({ engine, text, captured }: Walk, layer: number): Promise<ActivationReader> {
+  return openCapture(engine, text, captured, layer);
 }
 
 interface ChildLayer {
@@ -126,22 +162,23 @@ async function refitLayer(walk: Walk, layer: number, start: ChildLayer): Promise
   const child = { ...start, attention, ffn };
   if (layer + 1 < walk.blocks.length) await moveStream(walk, layer, child);
   await rm(walk.middle);
+  await rm(walk.hidden, { force: true });
   return child;
 }
 
 /** The child's attention, fitted where that is asked for so that the stream behind it is the parent's. */
 async function fitAttention(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
-  const { engine, kernels, text, attention: wanted = "changed" } = walk;
+  const { engine, kernels, fitted, attention: wanted = "changed" } = walk;
   const parent = engine.config.blocks[layer]!;
   const isLast = child.block.ffn.kind === "none";
   const isChanged = attentionId(child.block.attention) !== attentionId(parent.attention);
   const fit = wanted === "all" || isChanged || isLast ? lastMatrix(engine.config, attentionHalf(child)) : undefined;
   if (!fit) return child.attention;
   const sums = kernels.moments(fit.inputs, engine.config.hiddenSize);
-  const own = await openCapture(engine, text, walk.childStream, layer);
-  const parents = await openCapture(engine, text, walk.captured, isLast ? layer + 1 : layer);
+  const own = await openOwn(walk, layer);
+  const parents = await openParents(walk, isLast ? layer + 1 : layer);
   try {
-    for (const range of batchesOf(text.sequences.count, text.batch)) {
+    for (const range of batchesOf(fitted.sequences.count, fitted.batch)) {
       const rows = await readRows(own, range);
       const { taps } = await runHalf(engine, layer, attentionHalf(child), rows, { taps: true });
       const theirs = await readRows(parents, range);
@@ -158,44 +195,53 @@ async function fitAttention(walk: Walk, layer: number, child: ChildLayer): Promi
 
 /**
  * The child's feed-forward, fitted so that its block ends where the parent's does. Leaves the stream between the two
- * halves in `middle`.
+ * halves in `middle`, and what its last matrix reads in `hidden`.
  */
 async function fitFfn(walk: Walk, layer: number, child: ChildLayer): Promise<SubBlock> {
-  const { engine, kernels, text, captured, childStream, middle } = walk;
+  const { engine, kernels, fitted, middle } = walk;
   const fit = lastMatrix(engine.config, ffnHalf(child));
   const sums = fit && kernels.moments(fit.inputs, engine.config.hiddenSize);
-  const before = await openCapture(engine, text, childStream, layer);
-  const wanted = await openCapture(engine, text, captured, layer + 1);
+  const before = await openOwn(walk, layer);
+  const wanted = await openParents(walk, layer + 1);
+  const hidden = fit && (await createActivations(walk.hidden));
   try {
-    await writeBatches(middle, text, async (range) => {
+    await writeBatches(middle, fitted, async (range) => {
       const rows = await readRows(before, range);
       const { output: x } = await runHalf(engine, layer, attentionHalf(child), rows);
-      if (fit && sums) {
+      if (fit && sums && hidden) {
         const { taps } = await runHalf(engine, layer, ffnHalf(child), { ...rows, x }, { taps: true });
-        await sums.add(tapped(taps[fit.tap]), (await readRows(wanted, range)).x, withBias(x, child.ffn, fit.bias));
+        const inputs = tapped(taps[fit.tap]);
+        await hidden.append(inputs);
+        await sums.add(inputs, (await readRows(wanted, range)).x, withBias(x, child.ffn, fit.bias));
       }
       return x;
     });
+  } catch (error) {
+    await hidden?.abort();
+    throw error;
   } finally {
     await before.close();
     await wanted.close();
   }
+  await hidden?.commit();
   return fit && sums ? refitHalf(walk, child.ffn, fit, sums.moments) : child.ffn;
 }
 
-/** From the middle of the child's block to its end. */
-async function moveStream(
-  { engine, text, childStream, middle }: Walk,
-  layer: number,
-  child: ChildLayer,
-): Promise<void> {
+/** From the middle of the child's block to its end: the last matrix of the feed-forward on what it reads. */
+async function moveStream(walk: Walk, layer: number, child: ChildLayer): Promise<void> {
+  const { engine, kernels, fitted: text, childStream, middle } = walk;
+  const fit = lastMatrix(engine.config, ffnHalf(child));
   const rows = await openActivations(middle, streamShape(engine, text));
+  const hidden = fit && (await openActivations(walk.hidden, { ...streamShape(engine, text), width: fit.inputs }));
   try {
-    await captureLayerFrom(rows, { engine, text, directory: childStream, layer }, async (batch) => {
-      return (await runHalf(engine, layer, ffnHalf(child), batch)).output;
+    await captureLayerFrom(rows, { engine, text, directory: childStream, layer }, async ({ x }, range) => {
+      if (!fit || !hidden) return x;
+      const inputs = await hidden.read(range.start, range.count);
+      return kernels.addImage(withBias(x, child.ffn, fit.bias), inputs, requireWeight(child.ffn, fit.weight));
     });
   } finally {
     await rows.close();
+    await hidden?.close();
   }
 }
 

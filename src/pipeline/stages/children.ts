@@ -65,7 +65,7 @@ export async function realiseChild(
     {
       stage,
       title: refit ? "refit every layer in sequence on the child's own inputs" : "the library's blocks put together",
-      version: 2,
+      version: 3,
       options: { blocks: candidate.blocks, refit },
       inputs: { parent: parentDigest, variants, ...(refit && { statistics }) },
       run: (directory) =>
