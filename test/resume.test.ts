@@ -47,7 +47,7 @@ describe("a run that is stopped", () => {
       expectNothingHalfWritten(place, expected);
     }
     const stages = filesBelow(place.store).filter((name) => name.endsWith("manifest.json"));
-    expect(stages.some((name) => name.startsWith("artifacts/evaluate-child before"))).toBe(true);
+    expect(stages.some((name) => name.startsWith("artifacts/realise-child"))).toBe(true);
     expect(stages.some((name) => name.startsWith("artifacts/distil-child"))).toBe(false);
   });
 });

@@ -132,8 +132,8 @@ export function klAboveChild(child: Child, baseline: Child): { before: Interval;
   };
 }
 
-function frontiersOf({ searched }: ChildRun): NonNullable<ReportData["frontiers"]> {
-  return searched.frontiers.map(({ name, points }) => ({
+function frontiersOf({ searched, frontiers }: ChildRun): NonNullable<ReportData["frontiers"]> {
+  return frontiers.map(({ name, points }) => ({
     name,
     ...(name === "memory" ? { unit: "bytes" } : name !== "params" && { unit: "s" }),
     points: points.flatMap(({ budget, objective }) => (objective === undefined ? [] : [{ budget, objective }])),

@@ -81,7 +81,7 @@ function childResult(run: Run, own: ChildRun, data: ReportData) {
       shadowPrices,
       totals: data.child.costs,
       chosen: { predicted, measured, stands },
-      frontiers: searched.frontiers,
+      frontiers: own.frontiers,
     },
     exports: own.exports.map(({ file, notes: _notes, ...rest }) => ({ path: join(out, file), ...rest })),
     speed: { parent: speedOf("parent"), child: speedOf(child.candidate.key), predictions: data.speedPredictions ?? [] },

@@ -6,10 +6,11 @@ import type { RunContext } from "./context.js";
 import type { ChildPlan } from "./pricing.js";
 import { publishDirectory } from "./publish.js";
 import type { Child, ChildRun, Run } from "./run.js";
-import { buildStarts, realiseChild } from "./stages/children.js";
-import { distilChild } from "./stages/distil.js";
+import { buildStarts, type Realised, realiseChild } from "./stages/children.js";
+import { type Distilled, distilChild } from "./stages/distil.js";
 import { type Evaluation, evaluate, type Subject } from "./stages/evaluate.js";
 import { exportChild, exportNames } from "./stages/export.js";
+import { sweepFrontiers } from "./stages/frontiers.js";
 import { buildLibrary, type Scored } from "./stages/library.js";
 import { type Prepared, prepare } from "./stages/prepare.js";
 import { sampleModels } from "./stages/sample.js";
@@ -41,17 +42,17 @@ interface ChildWork {
 
 async function runChild(context: RunContext, { prepared, scored, parent, plan }: ChildWork): Promise<ChildRun> {
   const searched = await searchBlocks(context, scored, plan);
-  const realised = await makeChild(context, prepared, scored, searched.child);
-  const child = await distil(context, prepared, realised);
+  const child = await makeChild(context, prepared, scored, searched.child);
   const others: Child[] = [];
-  for (const candidate of searched.baselines) others.push(await makeChild(context, prepared, scored, candidate));
+  for (const candidate of searched.baselines) others.push(await makeBaseline(context, prepared, scored, candidate));
+  const frontiers = await sweepFrontiers(context, scored, plan);
   const sliced = await measureSliced(context, prepared, scored, searched.child);
   const baselines = await distilBaselines(context, prepared, child, others);
   const card = cardOf(context, { prepared, parent, child, plan });
   const { artifact, exports } = await exportChild(context, prepared, { subject: child.subject, card });
   const out = outputOf(context, plan);
   await publishDirectory(artifact.directory, out, exportNames);
-  return { plan, out, searched, child, baselines, sliced, exports };
+  return { plan, out, searched, frontiers, child, baselines, sliced, exports };
 }
 
 /** The run's own directory, or one below it for each of several children. */
@@ -59,7 +60,20 @@ export function outputOf({ recipe, children }: RunContext, { name }: ChildPlan):
   return children.length === 1 ? recipe.out : join(recipe.out, name);
 }
 
+/** Distilled before anything is measured of it, so that its training begins as soon as it can. */
 async function makeChild(
+  context: RunContext,
+  prepared: Prepared,
+  scored: Scored,
+  candidate: Candidate,
+): Promise<Child> {
+  const realised = await realiseChild(context, prepared, scored, candidate, { refit: true });
+  const distilled = isDistilled(context) ? await distilChild(context, prepared, realised) : undefined;
+  const child = await measured(context, prepared, candidate, realised);
+  return distilled ? withDistilled(context, prepared, child, distilled) : child;
+}
+
+async function makeBaseline(
   context: RunContext,
   prepared: Prepared,
   scored: Scored,
@@ -67,18 +81,31 @@ async function makeChild(
 ): Promise<Child> {
   const variants = await startsOf(context, scored, candidate);
   const realised = await realiseChild(context, prepared, { ...scored, variants }, candidate, { refit: true });
+  return measured(context, prepared, candidate, realised);
+}
+
+async function measured(
+  context: RunContext,
+  prepared: Prepared,
+  candidate: Candidate,
+  realised: Realised,
+): Promise<Child> {
   const before = await evaluate(context, prepared, realised, { stage: `evaluate/${candidate.key} before` });
   return { candidate, realised, subject: realised, before, after: before };
 }
 
-/** `tokens`: as many as another child had, where that one was bounded by time. */
-async function distil(context: RunContext, prepared: Prepared, child: Child, tokens?: number): Promise<Child> {
-  const { tokens: asked, minutes } = context.recipe.distil;
-  if (asked === 0 && minutes === undefined) return child;
-  const bound = tokens === undefined ? {} : { bound: { tokens } };
-  const distilled = await distilChild(context, prepared, child.realised, bound);
-  const after = await evaluate(context, prepared, distilled);
-  return { ...child, distilled, subject: distilled, after };
+function isDistilled({ recipe }: RunContext): boolean {
+  const { tokens, minutes } = recipe.distil;
+  return tokens !== 0 || minutes !== undefined;
+}
+
+async function withDistilled(
+  context: RunContext,
+  prepared: Prepared,
+  child: Child,
+  distilled: Distilled,
+): Promise<Child> {
+  return { ...child, distilled, subject: distilled, after: await evaluate(context, prepared, distilled) };
 }
 
 /** All, or the one that was nearest to the parent before, on as many tokens as the child. */
@@ -94,8 +121,10 @@ async function distilBaselines(
   const best = Math.min(...baselines.map(({ before }) => before.kl.mean));
   const made: Child[] = [];
   for (const baseline of baselines) {
-    const chosen = which === "all" || baseline.before.kl.mean === best;
-    made.push(chosen ? await distil(context, prepared, baseline, tokens) : baseline);
+    if (which === "all" || baseline.before.kl.mean === best) {
+      const trained = await distilChild(context, prepared, baseline.realised, { bound: { tokens } });
+      made.push(await withDistilled(context, prepared, baseline, trained));
+    } else made.push(baseline);
   }
   return made;
 }

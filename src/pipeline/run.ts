@@ -3,6 +3,7 @@ import type { Realised } from "./stages/children.js";
 import type { Distilled } from "./stages/distil.js";
 import type { Evaluation, Subject } from "./stages/evaluate.js";
 import type { Export } from "./stages/export.js";
+import type { Frontier } from "./stages/frontiers.js";
 import type { Scored } from "./stages/library.js";
 import type { Prepared } from "./stages/prepare.js";
 import type { SampleSet } from "./stages/sample.js";
@@ -28,6 +29,8 @@ export interface ChildRun {
   /** Directory of its files and its report. */
   out: string;
   searched: Searched;
+  /** The least sum of scores under each of a row of budgets, by constraint; the first is the one first bounded. */
+  frontiers: Frontier[];
   child: Child;
   baselines: Child[];
   /** The child from starts without any refit. */

@@ -6,6 +6,7 @@
  */
 import { internal, mean } from "../base/index.js";
 import type { Library, PairTerm } from "./search/index.js";
+import { createLevel } from "./sequence-scores.js";
 
 /** A candidate that was put together and measured. */
 export interface MeasuredChoice {
@@ -13,7 +14,7 @@ export interface MeasuredChoice {
   choice: Record<string, string>;
   /** Sum of its blocks' scores before any correction, nats a token. */
   predicted: number;
-  /** True KL by sequence; the same sequences for all. */
+  /** True KL by sequence, of the first sequences of one text. */
   kl: number[];
 }
 
@@ -36,7 +37,8 @@ const spreads = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 /** Fits the corrections to what was measured; none where nothing was. */
 export function fitCorrections(library: Library, measured: readonly MeasuredChoice[]): Corrections {
   if (!measured.some(({ predicted }) => predicted > 0)) return { scale: 1, offsets: [], pairTerms: [] };
-  const truth = measured.map(({ kl }) => mean(kl));
+  const level = createLevel(measured.map(({ kl }) => kl));
+  const truth = measured.map(({ kl }) => mean(level(kl)));
   const residuals = truth.map((value, i) => value - measured[i]!.predicted);
   const sums: Feature = { places: [], prior: scaleSpread, column: measured.map(({ predicted }) => predicted) };
   const features = featuresOf(library, measured);
@@ -112,10 +114,10 @@ function noiseOf(measured: readonly MeasuredChoice[], truth: readonly number[]):
   const floor = (1e-3 * mean(truth)) ** 2;
   const [first, ...others] = measured;
   const variances = others.map(({ kl }) => {
-    const difference = kl.map((value, i) => value - first!.kl[i]!);
+    const difference = kl.slice(0, first!.kl.length).map((value, i) => value - first!.kl[i]!);
     const centre = mean(difference);
     const squares = difference.reduce((sum, value) => sum + (value - centre) ** 2, 0);
-    return squares / Math.max(1, kl.length - 1) / kl.length / 2;
+    return squares / Math.max(1, difference.length - 1) / difference.length / 2;
   });
   return variances.length > 0 ? Math.max(floor, mean(variances)) : (0.1 * truth[0]!) ** 2;
 }

@@ -1,4 +1,10 @@
-export { type AssembledRequest, type ScoreCandidatesRequest, scoreAssembled, scoreCandidates } from "./assembled.js";
+export {
+  type AssembledRequest,
+  type ScoreCandidatesRequest,
+  type SequenceRange,
+  scoreAssembled,
+  scoreCandidates,
+} from "./assembled.js";
 export { type Baseline, type BaselineKind, type BaselineOptions, chooseBaselines } from "./baselines.js";
 export { type BlockLibrary, type LayerIndex, type LibraryEntry, openBlockLibrary } from "./block-library.js";
 export { type BuildVariantsOptions, type BuildVariantsRequest, buildVariants } from "./build-variants.js";
@@ -38,6 +44,7 @@ export { meanByKind, measurePairFactor, type PairFactor } from "./sequence-score
 export {
   type Candidate,
   correctedKl,
+  nearestOf,
   type Settled,
   type SettleRequest,
   type SettleRound,

@@ -28,7 +28,7 @@ export function composeLibrary(
   scores: readonly LayerScores[],
   { pairFactor = pairFactorOf(config, scores), costs = () => ({}) }: ComposeOptions = {},
 ): Library {
-  const level = createLevel(scores);
+  const level = createLevel(scores.flatMap(({ kl }) => Object.values(kl)));
   return Object.fromEntries(
     scores.map((entry) => {
       const { layer } = entry;

@@ -189,11 +189,11 @@ describe("a race on stories260K", () => {
 
   test("whole candidates: one replaced block is its score, several are the realised child; files are kept", async () => {
     const one = parent.config.blocks.with(2, parseBlockId("linear | swiglu 172 (100%)"));
-    const scores = await scoreAssembled(request, one);
-    scores.forEach((kl, i) => {
+    const [scores, own] = await scoreAssembled(request, [one, parent.config.blocks]);
+    scores!.forEach((kl, i) => {
       expect(kl).toBeCloseTo(full[2]!.kl["linear | swiglu 172 (100%)"]![i]!, 5);
     });
-    expect(await scoreAssembled({ ...request, sequences: 3 }, parent.config.blocks)).toEqual([0, 0, 0]);
+    expect(own).toEqual(scores!.map(() => 0));
     const blocks = one.with(4, parseBlockId("none | swiglu 88 (51%)"));
     const directory = temporaryDirectory();
     await realise({ ...request, runtime, blocks, refit: false, directory });
@@ -201,13 +201,28 @@ describe("a race on stories260K", () => {
     const rows = Array.from({ length: 5 }, (_, i) => sequenceAt(scoring, i));
     const expected = await scoreSequences(createEngine(runtime, child), rows, { reference: engine });
     await child.close();
-    const candidates = { ...request, sequences: 5, directory: temporaryDirectory() };
+    const candidates = { ...request, range: { start: 0, count: 5 }, directory: temporaryDirectory() };
     const [kl] = await scoreCandidates(candidates, [blocks]);
     kl!.forEach((value, i) => {
       expect(value).toBeCloseTo(expected[i]!.kl!, 5);
     });
     const broken = { ...candidates, captured: "nowhere" };
     expect(await scoreCandidates(broken, [blocks])).toEqual([kl]);
+    // Candidates of one beginning, that part at layers 2 and 4, in company and from the middle of the text.
+    const others = [
+      blocks,
+      one,
+      blocks.with(4, parseBlockId("none | linear")),
+      parent.config.blocks.with(4, blocks[4]!),
+    ];
+    const range = { start: 3, count: 7 };
+    const together = await scoreAssembled({ ...request, range }, others);
+    for (const [i, other] of others.entries()) {
+      const [alone] = await scoreAssembled(request, [other]);
+      together[i]!.forEach((value, at) => {
+        expect(value).toBeCloseTo(alone![range.start + at]!, 5);
+      });
+    }
   }, 60_000);
 
   test("all positions at once are what the engine says of each sequence", async () => {

@@ -98,9 +98,9 @@ function sameHalf(block: BlockConfig, parent: BlockConfig, part: "attention" | "
  * Brings scores of fewer sequences to the level of the whole text (ratio estimator): the first sequences may be harder
  * or easier than the rest, and for all blocks alike. How much, the blocks with scores of all sequences say.
  */
-export function createLevel(scores: readonly LayerScores[]): (values: readonly number[]) => number[] {
+export function createLevel(scores: readonly (readonly number[])[]): (values: readonly number[]) => number[] {
   // The parent's own blocks score 0 on all of the text and say nothing of it.
-  const all = scores.flatMap(({ kl }) => Object.values(kl)).filter((values) => values.some((value) => value !== 0));
+  const all = scores.filter((values) => values.some((value) => value !== 0));
   const most = Math.max(0, ...all.map(({ length }) => length));
   const whole = all.filter(({ length }) => length === most);
   const difficulty = Array.from({ length: most }, (_, i) => whole.reduce((sum, values) => sum + values[i]!, 0));

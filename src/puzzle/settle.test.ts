@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { createRng, mean } from "../base/index.js";
+import type { SequenceRange } from "./assembled.js";
 import { fitCorrections } from "./corrections.js";
 import { predictedKl } from "./library.js";
 import { type Library, search } from "./search/index.js";
@@ -22,18 +23,23 @@ function randomLibrary(seed: number, layers = 8): Library {
   );
 }
 
+const sequences = 16;
+
 /** Truth by sequence: `of(choice)` with noise that all choices share, and a little of their own. */
 function measurer(of: (choice: Choice) => number) {
   const asked: Choice[] = [];
-  const measure = async (choices: readonly Choice[]) => {
-    asked.push(...choices);
+  const measure = async (choices: readonly Choice[], { start, count }: SequenceRange) => {
+    if (start === 0) asked.push(...choices);
     return choices.map((choice) => {
       const own = createRng(JSON.stringify(choice));
       const shared = createRng("text");
-      return Array.from({ length: 16 }, () => of(choice) * (1 + 0.2 * shared.normal()) + 0.001 * own.normal());
+      const values = Array.from({ length: sequences }, () => {
+        return of(choice) * (1 + 0.2 * shared.normal()) + 0.001 * own.normal();
+      });
+      return values.slice(start, start + count);
     });
   };
-  return { measure, asked };
+  return { measure, asked, sequences };
 }
 
 const budgets = { max: { size: 45 } };
@@ -46,6 +52,7 @@ describe("a choice that stands", () => {
       library,
       search: budgets,
       measure,
+      sequences,
     });
     expect(choice).toEqual((await search(library, budgets)).choice);
     expect(stands).toBe(true);
@@ -67,7 +74,13 @@ describe("a choice that stands", () => {
     const both = (choice: Choice) => choice[a] === naive[a] && choice[b] === naive[b];
     const truth = (choice: Choice) => predictedKl(library, choice) + (both(choice) ? planted : 0);
     const { measure } = measurer(truth);
-    const settled = await settleChoice({ library, search: { ...budgets, solutions: 4 }, measure, rounds: 5 });
+    const settled = await settleChoice({
+      library,
+      search: { ...budgets, solutions: 4 },
+      measure,
+      sequences,
+      rounds: 5,
+    });
     expect(both(settled.choice)).toBe(false);
     expect(settled.stands).toBe(true);
     // As good as the best of all choices that avoid it, to a few percent of what the first proposal costs.
@@ -85,12 +98,41 @@ describe("a choice that stands", () => {
     const worse = predictedKl(library, naive);
     const truth = (choice: Choice) => predictedKl(library, choice) + (choice[layer] === naive[layer] ? worse : 0);
     const { measure } = measurer(truth);
-    const settled = await settleChoice({ library, search: budgets, measure, rounds: 5 });
+    const settled = await settleChoice({ library, search: budgets, measure, sequences, rounds: 5 });
     const real = structuredClone(library);
     real[layer]![naive[layer]!]!.metrics.kl_div! += worse;
     const { objective } = await search(real, budgets);
     expect(objective!).toBeLessThan(0.95 * truth(naive));
     expect(truth(settled.choice)).toBeLessThan(1.02 * objective!);
+  });
+
+  test("all are looked at, the proposal and the few nearest are measured whole, the choice is one of these", async () => {
+    const library = randomLibrary(2);
+    const ranges: string[] = [];
+    const { measure } = measurer((choice) => predictedKl(library, choice));
+    const settled = await settleChoice({
+      library,
+      search: budgets,
+      sequences,
+      look: 4,
+      async measure(choices, range) {
+        if (choices.length > 0) ranges.push(`${choices.length} from ${range.start}: ${range.count}`);
+        return measure(choices, range);
+      },
+    });
+    const { choice, candidates } = settled;
+    expect(choice).toEqual((await search(library, budgets)).choice);
+    const whole = candidates.filter(({ kl }) => kl.length === sequences);
+    expect(candidates.filter(({ kl }) => kl.length === 4).length).toBe(candidates.length - whole.length);
+    expect(whole.length).toBeLessThan(candidates.length);
+    expect(ranges[0]).toMatch(/^[5-8] from 0: 4$/);
+    expect(ranges[1]).toMatch(/^[1-4] from 4: 12$/);
+    // Those that were only looked at are brought to the level of the text, and compared on what they have.
+    for (const { measured, predicted, kl, aboveChosen } of candidates) {
+      expect(measured.mean / predicted).toBeGreaterThan(0.8);
+      expect(measured.mean / predicted).toBeLessThan(1.2);
+      expect(aboveChosen.n).toBe(kl.length);
+    }
   });
 
   test("another choice that is better in truth is taken; rounds end", async () => {
@@ -102,6 +144,7 @@ describe("a choice that stands", () => {
       library,
       search: budgets,
       measure,
+      sequences,
       also: [also],
       rounds: 1,
     });

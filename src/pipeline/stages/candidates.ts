@@ -6,6 +6,7 @@ import {
   type Library,
   meanByKind,
   openBlockLibrary,
+  type SearchResult,
   type Settled,
   scoreCandidates,
   settleChoice,
@@ -25,13 +26,18 @@ export interface SettleWork {
   library: Library;
   plan: ChildPlan;
   fixed: Record<string, number>;
+  /** What the search found under the scores as they are. */
+  searched: SearchResult;
   baselines: readonly Baseline[];
 }
+
+/** Sequences on which every candidate is measured: a quarter of the text, but no fewer than these. */
+const fewestLooked = 4;
 
 /** Measures the best candidates whole and searches again with corrected scores until the choice stands. */
 export async function settleCandidates(
   context: RunContext,
-  { scored, library, plan, fixed, baselines }: SettleWork,
+  { scored, library, plan, fixed, searched, baselines }: SettleWork,
 ): Promise<SettledChoice> {
   const { recipe, store, parent, parentDigest, engine, onEvent, signal } = context;
   const { text, captured } = scored.scoring;
@@ -42,7 +48,7 @@ export async function settleCandidates(
     {
       stage: `candidates/${plan.name}`,
       title: `candidates under ${plan.text} put together and measured whole`,
-      version: 1,
+      version: 2,
       options: { bounds: plan.bounds, fixed, solutions, minDistance, also, library },
       inputs: { parent: parentDigest, scores: scoresArtifact, variants, captured },
       async run(directory) {
@@ -50,11 +56,14 @@ export async function settleCandidates(
         const settled = await settleChoice({
           library,
           search: { max: plan.bounds, fixed, solutions, minDistance },
+          searched,
           also,
           signal,
-          measure: (choices) =>
+          sequences: text.sequences.count,
+          look: Math.max(fewestLooked, Math.ceil(text.sequences.count / 4)),
+          measure: (choices, range) =>
             scoreCandidates(
-              { ...request, captured: captured.directory, directory: join(directory, "measured"), onEvent },
+              { ...request, range, captured: captured.directory, directory: join(directory, "measured"), onEvent },
               choices.map((choice) => architectureOf(parent.config, choice)),
             ),
         });

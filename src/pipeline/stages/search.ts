@@ -1,15 +1,15 @@
 import { join } from "node:path";
 import { readJson, writeJsonAtomic } from "../../base/index.js";
 import type { BlockConfig } from "../../models/index.js";
-import { reachOf, totalCost } from "../../plan/index.js";
+import { totalCost } from "../../plan/index.js";
 import {
   architectureOf,
   type Baseline,
-  blockChoices,
   buildSpace,
   choiceOf,
   chooseBaselines,
   type Library,
+  nearestOf,
   predictedKl,
   type SearchResult,
   type Space,
@@ -44,14 +44,6 @@ export interface Searched {
   baselines: Candidate[];
   /** What was measured of whole candidates before the child was chosen, and how the search was corrected by it. */
   settled: SettledChoice;
-  /** The least sum of scores under each of a row of budgets, by constraint; the first is the one first bounded. */
-  frontiers: Frontier[];
-}
-
-export interface Frontier {
-  /** Constraint that is swept alone. */
-  name: string;
-  points: SearchResult["frontier"];
 }
 
 interface SearchFile {
@@ -59,46 +51,40 @@ interface SearchFile {
   uniformWidth?: number;
   result: SearchResult;
   baselines: Baseline[];
-  frontiers: Frontier[];
 }
-
-const sweepPoints = 12;
 
 /** Chooses a child's blocks under its bounds, and its baselines' under the same. */
 export async function searchBlocks(context: RunContext, scored: Scored, plan: ChildPlan): Promise<Searched> {
   const { recipe, store, costs, parent } = context;
   const { scoresArtifact } = scored;
+  const { minDistance } = recipe.search;
+  const solutions = nearestOf(recipe.search.solutions);
   const { bounds } = plan;
-  const swept = sweptCosts(context, plan);
   // No other cost, so that another child's leave this search as it was.
-  const library = withCosts(scored.library, [...Object.keys(bounds), ...swept]);
-  const fixedOf = (names: readonly string[]) => Object.fromEntries(names.map((name) => [name, costs[name]!.fixed]));
-  const fixed = fixedOf([...new Set([...Object.keys(bounds), ...swept])]);
+  const library = withCosts(scored.library, Object.keys(bounds));
+  const fixed = fixedOf(costs, Object.keys(bounds));
   const artifact = await store.produce(
     {
       stage: `search/${plan.name}`,
       title: `the best blocks under ${plan.text}, and baselines`,
-      version: 1,
-      options: { bounds, fixed, search: recipe.search, baselines: recipe.baselines, seed: recipe.seed, library },
+      version: 2,
+      options: { bounds, fixed, solutions, minDistance, baselines: recipe.baselines, seed: recipe.seed, library },
       inputs: { scores: scoresArtifact },
       async run(directory) {
         const result = await search(library, {
           max: bounds,
           fixed,
-          solutions: recipe.search.solutions,
-          minDistance: recipe.search.minDistance,
+          solutions,
+          minDistance,
           signal: context.signal,
         });
         if (result.reason) throw infeasible(result.reason, context, plan.name);
-        const frontiers: Frontier[] = [];
-        for (const name of swept) frontiers.push(await sweep(context, library, fixed, name));
         const uniform = recipe.baselines.includes("uniform") ? uniformWidth(context, plan) : undefined;
         const kinds = recipe.baselines.filter((kind) => kind !== "uniform" || uniform === undefined);
         const baselines = chooseBaselines(library, { max: bounds, fixed, seed: recipe.seed, kinds });
         const file: SearchFile = {
           result,
           baselines,
-          frontiers,
           ...(uniform !== undefined && { uniformWidth: uniform }),
         };
         await writeJsonAtomic(join(directory, "search.json"), file);
@@ -107,12 +93,13 @@ export async function searchBlocks(context: RunContext, scored: Scored, plan: Ch
     context,
   );
   const file = (await readJson(join(artifact.directory, "search.json"))) as SearchFile;
-  const { result, baselines, frontiers, uniformWidth: width } = file;
+  const { result, baselines, uniformWidth: width } = file;
   const settled = await settleCandidates(context, {
     scored,
-    library: withCosts(library, Object.keys(bounds)),
+    library,
     plan,
-    fixed: fixedOf(Object.keys(bounds)),
+    fixed,
+    searched: result,
     baselines,
   });
   const candidate = (name: string, role: Candidate["role"], choice: Record<string, string>): Candidate => ({
@@ -132,12 +119,16 @@ export async function searchBlocks(context: RunContext, scored: Scored, plan: Ch
       ...baselines.map(({ name, choice }) => candidate(name, "baseline", choice)),
     ],
     settled,
-    frontiers,
   };
 }
 
+/** What a model costs outside of its blocks. */
+export function fixedOf(costs: RunContext["costs"], names: readonly string[]): Record<string, number> {
+  return Object.fromEntries(names.map((name) => [name, costs[name]!.fixed]));
+}
+
 /** The same scores with some of the costs. */
-function withCosts(library: Library, names: readonly string[]): Library {
+export function withCosts(library: Library, names: readonly string[]): Library {
   const kept = (stats: Record<string, number>) =>
     Object.fromEntries(Object.entries(stats).filter(([name]) => names.includes(name)));
   const variantsOf = (variants: Library[string]) =>
@@ -147,24 +138,6 @@ function withCosts(library: Library, names: readonly string[]): Library {
 
 function keyOf({ children }: RunContext, { name }: ChildPlan, baseline: string): string {
   return children.length === 1 ? baseline : `${name} ${baseline}`;
-}
-
-/** The first cost that the child bounds, or all of them. */
-function sweptCosts({ recipe, costs }: RunContext, { bounds }: ChildPlan): string[] {
-  const first = Object.keys(bounds)[0]!;
-  return recipe.search.sweep ? [first, ...Object.keys(costs).filter((name) => name !== first)] : [first];
-}
-
-async function sweep(
-  context: RunContext,
-  library: Scored["library"],
-  fixed: Record<string, number>,
-  name: string,
-): Promise<Frontier> {
-  const values = sweepValues(context, name);
-  const max = { [name]: values.at(-1)! };
-  const { frontier } = await search(library, { max, fixed, sweep: { name, values }, signal: context.signal });
-  return { name, points: frontier };
 }
 
 /** The widest feed-forward that, the same in every layer, meets all budgets with the attention left as it is. */
@@ -195,12 +168,4 @@ function uniformCandidate(context: RunContext, plan: ChildPlan, width: number): 
   const blocks = withWidth(config.blocks, width);
   const key = keyOf(context, plan, "uniform");
   return { name: "uniform", key, role: "baseline", choice: choiceOf(config, blocks), blocks, space };
-}
-
-/** Budgets from just above the least that any choice reaches to the whole parent. */
-function sweepValues({ space, parent, costs, parentCosts }: RunContext, name: string): number[] {
-  const { least } = reachOf(costs[name]!, parent.config.blocks, space.layers.map(blockChoices));
-  const step = (parentCosts[name]! - least) / sweepPoints;
-  const values = Array.from({ length: sweepPoints }, (_, i) => least + (i + 1) * step);
-  return name === "params" || name === "memory" ? values.map(Math.ceil) : values;
 }
