@@ -8,8 +8,8 @@ import type { Parameters } from "./parameters.js";
 import type { BuildLoss } from "./step.js";
 
 export interface EvaluateOptions {
-  /** Steps between two measurements. The start and the last step are always measured. */
-  every: number;
+  /** Steps between two measurements, or a function of all steps. The start and the last step are always measured. */
+  every: number | ((steps: number) => number);
   /** Batches whose loss is measured, or a function that measures the parameters it is given; less is better. */
   of: readonly Batch[] | ((parameters: Parameters) => Promise<number>);
   /** Measurements in a row without improvement after which the run ends. Defaults to never. */

@@ -199,9 +199,10 @@ function createMeasure(
   const { stage, parameters, evaluate, checkpoint, onEvent = ignoreEvents } = options;
   const lossOf = createEvaluation(options);
   const { layout, flat } = parameters;
+  const every = typeof evaluate.every === "number" ? evaluate.every : evaluate.every(steps);
   const seen = () => ({ layout, flat: state.average ?? flat, tensors: viewsOf(layout, state.average ?? flat) });
   return async () => {
-    const isDue = state.step % evaluate.every === 0 || state.step === steps;
+    const isDue = state.step % every === 0 || state.step === steps;
     if (!isDue || state.measured.at(-1)?.step === state.step) return;
     const measured = { step: state.step, loss: await lossOf(seen()) };
     if (!Number.isFinite(measured.loss)) fail(`${stage}, evaluation after step ${state.step}`, `loss ${measured.loss}`);

@@ -6,12 +6,13 @@
  */
 import { createPackedBatches, type PackableSample } from "../data/index.js";
 import type { Batches } from "./batches.js";
+import { fineTuningLoss } from "./losses/tokens.js";
 import type { PackedLossOptions, PackedShape } from "./packed.js";
 import { packedFeeds } from "./packed-feeds.js";
 
 /** The denominator is the number of targets of the step. */
 export const sftLoss: PackedLossOptions["lossOf"] = (g, { logProbs, weights }, denominator) => ({
-  loss: g.div(g.neg(g.sum(g.mul(logProbs, weights))), denominator),
+  loss: fineTuningLoss(g, logProbs, weights, { denominator }),
 });
 
 export interface SampleBatches {

@@ -1,4 +1,5 @@
 /** @module What the methods share: the fields' meaning for the loop, samples set aside, and what is written. */
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
   createRng,
@@ -17,6 +18,8 @@ import {
   constant,
   cosine,
   linear,
+  type Parameters,
+  readTrainedParameters,
   type Schedule,
   type TrainOptions,
   type TrainResult,
@@ -76,21 +79,29 @@ export function setAside<S>(samples: readonly S[], count: number, seed: number):
   return { train: samples.filter((_, i) => !held.has(i)), held: samples.filter((_, i) => held.has(i)) };
 }
 
-export interface LoopRequest extends Pick<TrainOptions, "parameters" | "frozen" | "loss" | "batches"> {
+export interface LoopRequest extends Pick<TrainOptions, "parameters" | "frozen" | "loss" | "batches" | "carried"> {
   options: TrainingFields;
   /** Passes of the gradient in an epoch. */
   passesPerEpoch: number;
   accumulate: number;
   /** Where the fields name none. */
   learningRate: number;
+  /** Loss of the parameters on samples set aside, measured `evaluations` times on the way. Defaults to no measuring. */
+  heldOutLoss?: (parameters: Parameters) => Promise<number>;
 }
 
-/** Trains as the fields say; interrupted, it goes on from its checkpoint. */
+/**
+ * Trains as the fields say; interrupted, it goes on from its checkpoint. Afterwards the parameters hold the result: the last
+ * state, the moving average (`ema`), or the best one (`keep`).
+ */
 export async function runLoop(
   { stage, directory, runtime, onEvent, signal }: MethodWork<unknown>,
-  { options, passesPerEpoch, accumulate, learningRate, ...request }: LoopRequest,
+  { options, passesPerEpoch, accumulate, learningRate, heldOutLoss, ...request }: LoopRequest,
 ): Promise<TrainResult> {
-  return train({
+  const best = join(directory, bestFile);
+  const { evaluations, patience, ema, keep } = options;
+  const measures = heldOutLoss !== undefined && evaluations > 0;
+  const result = await train({
     ...request,
     runtime,
     stage,
@@ -100,12 +111,30 @@ export async function runLoop(
     learningRate: options.learningRate ?? learningRate,
     schedule: scheduleOf(options),
     clip: options.clip,
-    checkpoint: { path: join(directory, checkpointFile) },
+    ...(ema !== undefined && { average: { decay: ema } }),
+    ...(measures && {
+      evaluate: {
+        every: (steps: number) => Math.ceil(steps / evaluations),
+        of: heldOutLoss,
+        ...(patience !== undefined && { patience }),
+      },
+    }),
+    checkpoint: { path: join(directory, checkpointFile), ...(measures && keep === "best" && { best }) },
     onEvent,
     signal,
   });
+  const { flat } = request.parameters;
+  if (measures && keep === "best") await readTrainedParameters(best, flat);
+  else if (result.average) flat.set(result.average);
+  return result;
 }
 
+/** What a stage leaves only while it works. */
+export async function removeWorkFiles(directory: string): Promise<void> {
+  for (const name of [checkpointFile, bestFile, boxFile]) await rm(join(directory, name), { force: true });
+}
+
+const bestFile = "best.bin";
 export const checkpointFile = "checkpoint.bin";
 const boxFile = "box.json";
 
@@ -131,9 +160,22 @@ function scheduleOf({ schedule, warmUp }: TrainingFields): Schedule {
   return (step, steps) => withWarmUp(Math.ceil(warmUp * steps), rest)(step, steps);
 }
 
-/** The loss of each step as a curve. */
-export function lossCurve({ losses }: TrainResult, name = "loss"): Curve {
-  return { name, x: "step", points: losses.map((loss, i) => [i + 1, loss]) };
+/** The loss of each step, and what was measured on the way. */
+export function trainingCurves({ losses, measured }: TrainResult, heldOut = "held-out loss"): Curve[] {
+  return [
+    { name: "loss", x: "step", points: losses.map((loss, i): [number, number] => [i + 1, loss]) },
+    { name: heldOut, x: "step", points: measured.map(({ step, loss }): [number, number] => [step, loss]) },
+  ];
+}
+
+/** What ended the training and which state was kept, in words. */
+export function endNotes({ keep, patience }: TrainingFields, { steps, best, measured }: TrainResult): string[] {
+  const stopped = patience !== undefined && measured.length > 0 && measured.at(-1)!.step === steps;
+  return [
+    `${steps} steps`,
+    ...(keep === "best" && best ? [`the state of step ${best.step} is kept, the best on samples set aside`] : []),
+    ...(stopped && best && best.step < steps ? [`best at step ${best.step}; ended at ${steps}`] : []),
+  ];
 }
 
 /** Before and after on the same samples. */

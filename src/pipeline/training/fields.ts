@@ -47,11 +47,8 @@ export const trainingFields = {
     .optional()
     .describe("Decay of an exponential moving average of the weights, which is then the result."),
   patience: z.int().min(1).optional().describe("Evaluations without improvement after which it stops."),
+  keep: z.enum(["last", "best"]).default("last").describe("Which state is the result; best: by samples set aside."),
   evaluations: z.int().min(0).default(4).describe("How often it is measured on samples set aside while it trains."),
-  recompute: z
-    .boolean()
-    .default(false)
-    .describe("Compute activations again in the backward sweep: less memory, more time."),
 } satisfies z.ZodRawShape;
 
 /** Of every method that reads samples from files. */

@@ -20,6 +20,7 @@ import { checkOutput, markOutput, publishDirectory } from "../publish.js";
 import { type Artifact, openStore, type Store } from "../store.js";
 import { packageVersion } from "../version.js";
 import { withChatTemplate } from "./chat-template.js";
+import { removeWorkFiles } from "./common.js";
 import type { Method, MethodOutcome, MethodWork } from "./method.js";
 import { methodOf } from "./methods.js";
 import { isRounds, nameOf, type Stage, type Step, stageReference, type TrainingRecipe } from "./recipe.js";
@@ -199,6 +200,7 @@ async function workOn(
   try {
     const work = { options, model, base, seed: recipe.seed, runtime, onEvent, signal, ...place } as MethodWork<never>;
     await writeJsonAtomic(join(place.directory, outcomeFile), await method.run(work));
+    await removeWorkFiles(place.directory);
   } finally {
     await runtime.dispose();
     await model.close();

@@ -1,4 +1,4 @@
-import { z } from "../../base/index.js";
+import { mean, z } from "../../base/index.js";
 import {
   type Conversation,
   limitLength,
@@ -16,7 +16,17 @@ import {
   sampleBatches,
   sftLoss,
 } from "../../train/index.js";
-import { chatToolsOf, comparedMeasure, loraOf, lossCurve, passesOf, runLoop, setAside, writeTuned } from "./common.js";
+import {
+  chatToolsOf,
+  comparedMeasure,
+  endNotes,
+  loraOf,
+  passesOf,
+  runLoop,
+  setAside,
+  trainingCurves,
+  writeTuned,
+} from "./common.js";
 import { boundProblems, files, sampleFields, trainingFields } from "./fields.js";
 import { defineMethod, type MethodWork, type OptionsOf } from "./method.js";
 
@@ -68,6 +78,9 @@ export const sft = defineMethod({
       passesPerEpoch,
       accumulate,
       learningRate: learningRates[options.trainable],
+      ...(held.length > 0 && {
+        heldOutLoss: async ({ tensors }) => mean(await lossesOf(scorer, held, { ...tuning.frozen, ...tensors })),
+      }),
     });
     const after = await lossesOf(scorer, held, tuning.weights());
     await writeTuned(work, tuning);
@@ -76,8 +89,8 @@ export const sft = defineMethod({
         held.length === 0
           ? []
           : [comparedMeasure({ name: "held-out loss", unit: "nats a token", better: "down" }, before, after)],
-      curves: [lossCurve(result)],
-      notes: [...notes, `${(100 * fill).toFixed(1)} % of the packed places hold tokens`],
+      curves: trainingCurves(result),
+      notes: [...notes, ...endNotes(options, result), `${(100 * fill).toFixed(1)} % of the packed places hold tokens`],
     };
   },
 });
