@@ -54,12 +54,7 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
           event.unit === "bytes" ? bytesDone(event) : `${event.done}/${event.total}${suffix(event)}`,
         );
       case "train":
-        return step(
-          event.stage,
-          event.step,
-          event.steps,
-          `step ${event.step}/${event.steps} loss ${event.loss.toFixed(4)}`,
-        );
+        return step(event.stage, event.step, event.steps, trainStep(event));
       case "evaluate":
         return line(
           `  ${event.stage} step ${event.step}: loss ${event.loss.toFixed(4)}${event.best ? ", the best so far" : ""}`,
@@ -71,6 +66,21 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
     }
   };
   return { onEvent, end };
+}
+
+/** `step 12/80 loss 1.8312, gradient 0.93, rate 1.9e-4, 212 tok/s, 78 % of peak, 2.4 GiB`. */
+function trainStep(event: Extract<Event, { event: "train" }>): string {
+  const { step, steps, loss, gradientNorm, learningRate, tokensPerSecond, shareOfPeak, rssBytes } = event;
+  return [
+    `step ${step}/${steps} loss ${loss.toFixed(4)}`,
+    gradientNorm !== undefined && `gradient ${gradientNorm.toPrecision(2)}`,
+    learningRate !== undefined && `rate ${learningRate.toPrecision(2)}`,
+    tokensPerSecond !== undefined && `${Math.round(tokensPerSecond)} tok/s`,
+    shareOfPeak !== undefined && `${Math.round(100 * shareOfPeak)} % of peak`,
+    rssBytes !== undefined && formatBytes(rssBytes),
+  ]
+    .filter((part) => part !== false)
+    .join(", ");
 }
 
 type Step = Extract<Event, { event: "progress" }>;

@@ -12,6 +12,7 @@ import {
   writeJsonAtomic,
 } from "../../base/index.js";
 import { chatTemplateOf, type LoraOptions, writeHub, writePeft } from "../../models/index.js";
+import type { Tensors } from "../../runtime/index.js";
 import { type ChatTemplate, loadTokenizer, type Tokenizer } from "../../tokenizer/index.js";
 import {
   adamw,
@@ -111,6 +112,7 @@ export async function runLoop(
     learningRate: options.learningRate ?? learningRate,
     schedule: scheduleOf(options),
     clip: options.clip,
+    flopsPerToken: flopsPerToken(request),
     ...(ema !== undefined && { average: { decay: ema } }),
     ...(measures && {
       evaluate: {
@@ -127,6 +129,16 @@ export async function runLoop(
   if (measures && keep === "best") await readTrainedParameters(best, flat);
   else if (result.average) flat.set(result.average);
   return result;
+}
+
+/** Products of a token through the blocks: 2 operations for each weight forwards and 2 for the slope of its input, 2 more where it is trained. */
+function flopsPerToken({ parameters, frozen = {} }: Pick<TrainOptions, "parameters" | "frozen">): number {
+  const inBlocks = ([name]: [string, unknown]) => name.startsWith("model.layers.");
+  const count = (tensors: Tensors) =>
+    Object.entries(tensors)
+      .filter(inBlocks)
+      .reduce((sum, [, { data }]) => sum + data.length, 0);
+  return 4 * count(frozen) + 6 * count(parameters.tensors);
 }
 
 /** What a stage leaves only while it works. */
