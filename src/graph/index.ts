@@ -15,5 +15,6 @@ export { createProtoWriter, type ProtoWriter } from "./onnx/proto.js";
 export type { OpKind, OpParams, RotaryPairing } from "./ops/params.js";
 export { optimise } from "./passes/index.js";
 export { digestGraph, printGraph } from "./print.js";
+export { type Boundary, recomputeSegments } from "./recompute.js";
 export { interpret } from "./reference/interpret.js";
 export type { Graph, GraphDType, Node, TensorType, Value } from "./types.js";

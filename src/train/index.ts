@@ -55,6 +55,7 @@ export {
   createStep,
   deferScatters,
   type LossValues,
+  type StepOptions,
   type StepProgram,
   type StepSource,
 } from "./step.js";

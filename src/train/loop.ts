@@ -33,6 +33,8 @@ export interface TrainOptions {
   schedule?: Schedule;
   /** Longest gradient, as Euclidean norm over all parameters; longer ones are shortened to it. Defaults to 1. */
   clip?: number;
+  /** The inside of blocks is computed again in the backward sweep: less memory, more time. Defaults to false. */
+  recompute?: boolean;
   /** Keeps a moving average of the parameters, which is what measurements see. Defaults to none. */
   average?: AverageOptions;
   /** Measures on the way, and may end the run early. Defaults to never. */
@@ -262,10 +264,11 @@ type TakeStep = (learningRate: number, beforeUpdate?: () => Promise<void>) => Pr
 /** One step at a learning rate: batches, gradient, norm, update. */
 function createTrainStep(options: TrainOptions, state: TrainState): TakeStep {
   const { runtime, stage, parameters, loss, frozen = {}, batches, optimiser, clip = 1, clock = now } = options;
+  const { recompute = false } = options;
   const gradients = new Float32Array(parameters.layout.size);
   const program =
     typeof loss === "function"
-      ? createStep(runtime, stage, parameters, gradients, loss)
+      ? createStep(runtime, stage, parameters, gradients, loss, { recompute })
       : loss.create(runtime, stage, parameters, gradients);
   const norm = createNorm(runtime);
   const update = optimiser.createUpdate(runtime);

@@ -70,6 +70,11 @@ export interface PackedModel {
   temperature?: number;
 }
 
+export interface TokenScoreValues extends TokenLogProbs {
+  /** The residual stream before every block and after the last, [B * T, H] each. */
+  streams: readonly Value[];
+}
+
 /** Log-probability, differentiable, and entropy, not so, of each target: [N]. */
 export function buildTokenScores(
   g: GraphBuilder,
@@ -77,13 +82,13 @@ export function buildTokenScores(
   { batch, length }: PackedShape,
   inputs: PackedInputs,
   weights: WeightValues,
-): TokenLogProbs {
+): TokenScoreValues {
   const tables = rotaryTables(config, positionsFrom(0, length));
   const half = config.headDim / 2;
   const [cos, sin] = [tables.cos, tables.sin].map((table) =>
     g.gather(g.reshape(g.constant(table), [length, half]), inputs.positions),
   );
-  const { finalHidden, headWeight } = buildModel(g, config, {
+  const { finalHidden, headWeight, hiddenStates } = buildModel(g, config, {
     batch,
     length,
     ids: inputs.ids,
@@ -94,7 +99,7 @@ export function buildTokenScores(
     ...(lora && { loraAlpha: lora.alpha }),
   });
   const hidden = g.scale(g.gather(finalHidden, inputs.from), 1 / temperature); // [N, H]
-  return g.tokenLogProbs(hidden, headWeight, inputs.targets);
+  return { ...g.tokenLogProbs(hidden, headWeight, inputs.targets), streams: hiddenStates };
 }
 
 /** Log-probabilities of the targets, [N], differentiable; see `buildTokenScores`. */
@@ -135,13 +140,13 @@ export interface PackedLossOptions extends PackedModel {
 export function packedLoss({ shape, lossOf, ...model }: PackedLossOptions): BuildLoss {
   return (g, parameters, denominator) => {
     const inputs = packedInputs(g, shape);
-    const scores = buildTokenScores(g, model, shape, inputs, modelValues(g, model, parameters));
+    const { streams, ...scores } = buildTokenScores(g, model, shape, inputs, modelValues(g, model, parameters));
     const tokens = {
       ...scores,
       weights: g.input("weights", [shape.targets]),
       membership: g.input("membership", [shape.sequences, shape.targets]),
     };
-    return lossOf(g, tokens, denominator);
+    return { streams, ...lossOf(g, tokens, denominator) };
   };
 }
 

@@ -1,3 +1,4 @@
+import { EspalierError } from "../base/index.js";
 import {
   createGraph,
   type Graph,
@@ -5,6 +6,7 @@ import {
   gradients,
   type Node,
   optimise,
+  recomputeSegments,
   type Value,
 } from "../graph/index.js";
 import type { Program, Runtime, Tensors } from "../runtime/index.js";
@@ -16,6 +18,8 @@ export interface LossValues {
   loss: Value;
   /** Further scalars to report, divided likewise. */
   parts?: Readonly<Record<string, Value>>;
+  /** The residual stream before every block and after the last: what is kept where the rest is computed again. */
+  streams?: readonly Value[];
 }
 
 /**
@@ -64,19 +68,33 @@ export function buildStep(
   name: string,
   { layout }: Pick<Parameters, "layout">,
   loss: BuildLoss,
-  { accumulate = false } = {},
+  { accumulate = false, recompute = false }: { accumulate?: boolean } & StepOptions = {},
 ): Graph {
   const g = createGraph(accumulate ? `${name}_accumulate` : name);
   const inputs = Object.fromEntries(layout.places.map(({ name: input, shape }) => [input, g.input(input, shape)]));
-  const { loss: total, parts = {} } = loss(g, inputs, g.input(denominatorInput, []));
-  const results = gradients(g, total, Object.values(inputs));
+  const { loss: total, parts = {}, streams = [] } = loss(g, inputs, g.input(denominatorInput, []));
+  if (recompute && streams.length === 0) throw withoutStreams(name);
+  const forwardNodes = g.nodes.length;
+  const kept = recompute ? streams : [];
+  const slopes = gradients(g, total, [...Object.values(inputs), ...kept]);
+  const results = slopes.slice(0, layout.places.length);
   g.output(lossOutput, total);
   for (const part in parts) g.output(partPrefix + part, parts[part]!);
   layout.places.forEach(({ name: input, shape }, i) => {
     const own = results[i]!;
     g.output(gradientPrefix + input, accumulate ? g.add(own, g.input(sumPrefix + input, shape)) : own);
   });
-  return g;
+  const boundaries = kept.map((value, i) => ({ value, slope: slopes[layout.places.length + i]! }));
+  return recompute ? recomputeSegments(g, forwardNodes, boundaries) : g;
+}
+
+function withoutStreams(name: string): EspalierError {
+  return new EspalierError({
+    where: `${name}: recompute`,
+    expected: "a loss that names its residual streams",
+    found: "one that does not",
+    fix: "train without recompute",
+  });
 }
 
 /**
@@ -121,6 +139,11 @@ function addRows(results: Tensors, tables: Readonly<Record<string, F32Tensor>>):
   }
 }
 
+export interface StepOptions {
+  /** The inside of blocks is computed again in the backward sweep instead of being kept. Defaults to false. */
+  recompute?: boolean;
+}
+
 /** Compiles the step; `gradients` is the flat array that its results are written into. */
 export function createStep(
   runtime: Runtime,
@@ -128,13 +151,14 @@ export function createStep(
   parameters: Parameters,
   gradientsFlat: Float32Array,
   loss: BuildLoss,
+  options: StepOptions = {},
 ): StepProgram {
   const tables = viewsOf(parameters.layout, gradientsFlat);
   const views = Object.entries(tables);
   const into = Object.fromEntries(views.map(([parameter, view]) => [gradientPrefix + parameter, view]));
   const sums = Object.fromEntries(views.map(([parameter, view]) => [sumPrefix + parameter, view]));
   const compile = (accumulate: boolean) =>
-    runtime.compile(deferScatters(buildStep(name, parameters, loss, { accumulate })));
+    runtime.compile(deferScatters(buildStep(name, parameters, loss, { ...options, accumulate })));
   let fresh: Promise<Program> | undefined;
   let adding: Promise<Program> | undefined;
 

@@ -112,6 +112,7 @@ export async function runLoop(
     learningRate: options.learningRate ?? learningRate,
     schedule: scheduleOf(options),
     clip: options.clip,
+    recompute: options.recompute,
     flopsPerToken: flopsPerToken(request),
     ...(ema !== undefined && { average: { decay: ema } }),
     ...(measures && {

@@ -49,6 +49,10 @@ export const trainingFields = {
   patience: z.int().min(1).optional().describe("Evaluations without improvement after which it stops."),
   keep: z.enum(["last", "best"]).default("last").describe("Which state is the result; best: by samples set aside."),
   evaluations: z.int().min(0).default(4).describe("How often it is measured on samples set aside while it trains."),
+  recompute: z
+    .boolean()
+    .default(false)
+    .describe("Compute the inside of blocks again in the backward sweep: less memory, more time."),
 } satisfies z.ZodRawShape;
 
 /** Of every method that reads samples from files. */

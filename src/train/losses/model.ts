@@ -23,8 +23,11 @@ export function languageModelLoss(config: ModelConfig, shape: BatchShape): Build
   return (g, parameters, denominator) => {
     const { ids, weights, rows } = batchInputs(g, shape);
     const targets = g.input("targets", [rows], "i64");
-    const { finalHidden, headWeight } = buildOnText(g, config, shape, ids, parameters);
-    return { loss: g.crossEntropy(finalHidden, headWeight, targets, weights, { denominator }) };
+    const { finalHidden, headWeight, hiddenStates } = buildOnText(g, config, shape, ids, parameters);
+    return {
+      loss: g.crossEntropy(finalHidden, headWeight, targets, weights, { denominator }),
+      streams: hiddenStates,
+    };
   };
 }
 
