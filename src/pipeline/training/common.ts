@@ -11,7 +11,14 @@ import {
   readJson,
   writeJsonAtomic,
 } from "../../base/index.js";
-import { chatTemplateOf, type LoraOptions, writeHub, writePeft } from "../../models/index.js";
+import {
+  chatTemplateOf,
+  isUniform,
+  type LoraOptions,
+  writeGgufAdapter,
+  writeHub,
+  writePeft,
+} from "../../models/index.js";
 import type { Tensors } from "../../runtime/index.js";
 import { type ChatTemplate, loadTokenizer, type Tokenizer } from "../../tokenizer/index.js";
 import {
@@ -205,9 +212,11 @@ export function comparedMeasure(
   };
 }
 
-/** Writes the whole model, and the adapter where one was trained, in PEFT's format. */
+/** Writes the whole model, and the adapter where one was trained: in PEFT's format, and for llama.cpp where blocks are alike. */
 export async function writeTuned({ directory, model }: MethodWork<unknown>, tuning: Tuning): Promise<void> {
   await writeHub(tuning.tuned(), join(directory, "model"), { overwrite: true, name: model.sidecars.name });
   const adapter = tuning.adapter();
-  if (adapter) await writePeft(adapter, join(directory, "adapter"), { baseModel: model.sidecars.name });
+  if (!adapter) return;
+  await writePeft(adapter, join(directory, "adapter"), { baseModel: model.sidecars.name });
+  if (isUniform(model.config)) await writeGgufAdapter(model, adapter, join(directory, "adapter.gguf"));
 }

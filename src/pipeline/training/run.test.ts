@@ -50,6 +50,8 @@ describe("two rounds of tuning", async () => {
     await model.close();
     const adapter = JSON.parse(await readFile(join(directory, "out/sft-2/adapter/adapter_config.json"), "utf8"));
     expect(adapter).toMatchObject({ peft_type: "LORA", r: 8, lora_alpha: 16 });
+    const gguf = await readFile(join(directory, "out/sft-2/adapter.gguf"));
+    expect(gguf.subarray(0, 4).toString()).toBe("GGUF");
   });
 
   test("table and page tell what was measured", async () => {
