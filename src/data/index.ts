@@ -36,8 +36,10 @@ export {
   type PackedSequence,
   type PackShape,
   packSamples,
+  sampleTargets,
   type Target,
 } from "./packing.js";
+export { type PasskeyOptions, passkeySamples } from "./passkey.js";
 export { parsePreferencePair, parseTranscript, readPreferencePairs } from "./preferences.js";
 export { parsePromptTask, readPromptTasks } from "./prompt-tasks.js";
 export {

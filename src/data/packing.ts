@@ -146,11 +146,15 @@ interface Needs {
   sequences: number;
 }
 
-function needsOf(sample: PackableSample): Needs {
+/** Tokens of a sample that are predicted, over all its branches. */
+export function sampleTargets(sample: PackableSample): number {
   const parts = "ids" in sample ? [sample] : sample.branches;
-  const learnt = ({ learn }: TokenSample) => learn.reduce((sum, x) => sum + x, 0);
-  const targets = parts.reduce((sum, part) => sum + learnt(part), 0);
-  return { tokens: sampleLength(sample), targets, sequences: parts.length };
+  return parts.reduce((sum, { learn }) => sum + learn.reduce((own, x) => own + x, 0), 0);
+}
+
+function needsOf(sample: PackableSample): Needs {
+  const sequences = "ids" in sample ? 1 : sample.branches.length;
+  return { tokens: sampleLength(sample), targets: sampleTargets(sample), sequences };
 }
 
 function limitsOf({ batch, length, targets = batch * length, sequences = Number.POSITIVE_INFINITY }: PackShape): Needs {

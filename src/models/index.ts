@@ -10,6 +10,7 @@ export { type CanonicalModel, canonicalise } from "./canonical.js";
 export { type CardFacts, parentInCard, renderModelCard } from "./card.js";
 export { chatTemplateOf } from "./chat.js";
 export * from "./config.js";
+export { type ContextOptions, extendContext, type RopeExtension } from "./context.js";
 export { configFromHub } from "./families/index.js";
 export { buildEmbedding, buildFinalNorm, buildHead, type HeadWeights, headWeightName } from "./heads.js";
 export {

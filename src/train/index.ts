@@ -7,9 +7,13 @@ export { type Carried, type Checkpoint, type TimedSteps, type TrainOptions, type
 export { normalisedError } from "./losses/block.js";
 export { cosineDistance, type DistilOptions, distillationLoss, type ModelValues } from "./losses/distil.js";
 export {
+  cachedDivergence,
+  type Divergence,
+  type DivergenceOptions,
   type JsdOptions,
   jensenShannon,
   type KlDirection,
+  logitDivergence,
   type MeanOptions,
   softCrossEntropy,
   type TopKOptions,
@@ -17,6 +21,14 @@ export {
   topKDivergence,
   weightedMean,
 } from "./losses/divergence.js";
+export {
+  type ChunkValues,
+  type Head,
+  type HeadChunk,
+  type HeadLossOptions,
+  headLoss,
+  headValues,
+} from "./losses/head.js";
 export { type BatchShape, languageModelLoss, modelDistillationLoss, parentPrefix } from "./losses/model.js";
 export { type FineTuningOptions, fineTuningLoss, targetLogProbs } from "./losses/tokens.js";
 export { type AdamWOptions, adamw, type Optimiser, type OptimiserState, type SgdOptions, sgd } from "./optim/index.js";
@@ -34,7 +46,14 @@ export {
   type TokenScores,
   tokenScoresGraph,
 } from "./packed.js";
-export { packedFeeds } from "./packed-feeds.js";
+export {
+  type PackedDistilOptions,
+  type PartWeights,
+  packedDistillation,
+  packedKlGraph,
+  type TeacherSource,
+} from "./packed-distil.js";
+export { packedFeeds, positionFeeds } from "./packed-feeds.js";
 export {
   createLayout,
   createParameters,
@@ -45,7 +64,13 @@ export {
   viewsOf,
 } from "./parameters.js";
 export { constant, cosine, linear, type Schedule, withWarmUp } from "./schedule.js";
-export { createSampleScorer, type SampleScorer, type SequenceScore } from "./score-samples.js";
+export {
+  createKlScorer,
+  createSampleScorer,
+  type KlScorer,
+  type SampleScorer,
+  type SequenceScore,
+} from "./score-samples.js";
 export { type SampleBatches, sampleBatches, sftLoss } from "./sft.js";
 export { readTrainedParameters } from "./state.js";
 export {
@@ -59,6 +84,7 @@ export {
   type StepProgram,
   type StepSource,
 } from "./step.js";
+export { cachedFeeds, type TeacherCache, type TeacherCacheOptions, teacherCache } from "./teacher-cache.js";
 export {
   loadTrainable,
   splitTrainable,

@@ -37,3 +37,10 @@ export function packedFeeds(packed: PackedBatch, shape: PackedShape): Batch & { 
   };
   return { feeds, weight: n, tokens: packed.tokens };
 }
+
+/** The same without `membership`, for losses that know positions alone. */
+export function positionFeeds(packed: PackedBatch, shape: PackedShape): Batch & { weight: number } {
+  const { feeds, ...batch } = packedFeeds(packed, shape);
+  const { membership: _, ...rest } = feeds;
+  return { ...batch, feeds: rest };
+}

@@ -12,6 +12,7 @@ import {
   buildPackedMask,
   type LoraConfig,
   type ModelConfig,
+  type ModelOutputs,
   positionsFrom,
   rotaryTables,
   type WeightValues,
@@ -70,25 +71,20 @@ export interface PackedModel {
   temperature?: number;
 }
 
-export interface TokenScoreValues extends TokenLogProbs {
-  /** The residual stream before every block and after the last, [B * T, H] each. */
-  streams: readonly Value[];
-}
-
-/** Log-probability, differentiable, and entropy, not so, of each target: [N]. */
-export function buildTokenScores(
+/** The model on packed rows, up to what its head multiplies. */
+export function buildPackedModel(
   g: GraphBuilder,
-  { config, lora, temperature = 1 }: PackedModel,
+  { config, lora }: PackedModel,
   { batch, length }: PackedShape,
-  inputs: PackedInputs,
+  inputs: Omit<PackedInputs, "from" | "targets">,
   weights: WeightValues,
-): TokenScoreValues {
+): ModelOutputs {
   const tables = rotaryTables(config, positionsFrom(0, length));
   const half = config.headDim / 2;
   const [cos, sin] = [tables.cos, tables.sin].map((table) =>
     g.gather(g.reshape(g.constant(table), [length, half]), inputs.positions),
   );
-  const { finalHidden, headWeight, hiddenStates } = buildModel(g, config, {
+  return buildModel(g, config, {
     batch,
     length,
     ids: inputs.ids,
@@ -98,6 +94,23 @@ export function buildTokenScores(
     mask: buildPackedMask(g, inputs.segments, inputs.prefixes),
     ...(lora && { loraAlpha: lora.alpha }),
   });
+}
+
+export interface TokenScoreValues extends TokenLogProbs {
+  /** The residual stream before every block and after the last, [B * T, H] each. */
+  streams: readonly Value[];
+}
+
+/** Log-probability, differentiable, and entropy, not so, of each target: [N]. */
+export function buildTokenScores(
+  g: GraphBuilder,
+  model: PackedModel,
+  shape: PackedShape,
+  inputs: PackedInputs,
+  weights: WeightValues,
+): TokenScoreValues {
+  const { finalHidden, headWeight, hiddenStates } = buildPackedModel(g, model, shape, inputs, weights);
+  const { temperature = 1 } = model;
   const hidden = g.scale(g.gather(finalHidden, inputs.from), 1 / temperature); // [N, H]
   return { ...g.tokenLogProbs(hidden, headWeight, inputs.targets), streams: hiddenStates };
 }
@@ -151,9 +164,14 @@ export function packedLoss({ shape, lossOf, ...model }: PackedLossOptions): Buil
 }
 
 /** All weights of the model: parameters where they are among them, inputs of the graph otherwise. */
-function modelValues(g: GraphBuilder, { config, lora }: PackedModel, parameters: WeightValues): WeightValues {
+export function modelValues(
+  g: GraphBuilder,
+  { config, lora }: PackedModel,
+  parameters: WeightValues,
+  prefix = "",
+): WeightValues {
   const infos = weightInfos(config, lora);
-  return Object.fromEntries(infos.map(({ name, shape }) => [name, parameters[name] ?? g.input(name, shape)]));
+  return Object.fromEntries(infos.map(({ name, shape }) => [name, parameters[name] ?? g.input(prefix + name, shape)]));
 }
 
 /** The forward sweep alone, the same arithmetic as in a step. Outputs `logProbs` and `entropy`, [N]. */

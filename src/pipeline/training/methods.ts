@@ -1,11 +1,17 @@
 import type { z } from "../../base/index.js";
+import { distill } from "./distill.js";
 import type { Method } from "./method.js";
+import { pretrain } from "./pretrain.js";
 import { sft } from "./sft.js";
 
 type AnyMethod = Method<z.ZodRawShape>;
 
 /** Every method, by the name of its command and of its stage. */
-export const methods: Readonly<Record<string, AnyMethod>> = { sft: sft as unknown as AnyMethod };
+export const methods: Readonly<Record<string, AnyMethod>> = {
+  pretrain: pretrain as unknown as AnyMethod,
+  sft: sft as unknown as AnyMethod,
+  distill: distill as unknown as AnyMethod,
+};
 
 export function methodOf(name: string): AnyMethod | undefined {
   return methods[name];

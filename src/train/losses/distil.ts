@@ -34,16 +34,23 @@ export function distillationLoss(
   const teacher = { hidden: g.stopGradient(parent.finalHidden), head: g.stopGradient(parent.headWeight) };
   const student = { hidden: child.finalHidden, head: child.headWeight };
   const kl = g.klDivergence(student, teacher, weights, { denominator });
-  const share = g.div(weights, denominator); // [N]
-  const layers = child.hiddenStates.length;
-  const distances = child.hiddenStates.map((h, layer) =>
-    g.sum(g.mul(cosineDistance(g, h, g.stopGradient(parent.hiddenStates[layer]!)), share)),
-  );
-  const cosine = g.scale(
-    distances.reduce((sum, distance) => g.add(sum, distance)),
-    1 / layers,
-  );
+  const cosine = hiddenDistance(g, child.hiddenStates, parent.hiddenStates, { weights, denominator });
   return { loss: g.add(cosine, kl), parts: { cosine, kl } };
+}
+
+/** Mean over layers, and weighted mean over tokens, of 1 - cos; no gradient reaches the parent. */
+export function hiddenDistance(
+  g: GraphBuilder,
+  child: readonly Value[],
+  parent: readonly Value[],
+  { weights, denominator }: DistilOptions,
+): Value {
+  const share = g.div(weights, denominator); // [N]
+  const distances = child.map((h, layer) => g.sum(g.mul(cosineDistance(g, h, g.stopGradient(parent[layer]!)), share)));
+  return g.scale(
+    distances.reduce((sum, distance) => g.add(sum, distance)),
+    1 / child.length,
+  );
 }
 
 /** Keeps the quotient finite for rows of zeros, far below the square of any real row's length. */

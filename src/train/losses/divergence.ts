@@ -30,10 +30,71 @@ export function jensenShannon(g: GraphBuilder, student: Value, teacher: Value, o
   requireRange("beta", beta, 0, 1);
   const s = g.logSoftmax(g.scale(student, 1 / temperature));
   const t = g.stopGradient(g.logSoftmax(g.scale(teacher, 1 / temperature)));
+  return between(g, s, t, beta);
+}
+
+/** The same of log-probabilities. */
+function between(g: GraphBuilder, s: Value, t: Value, beta: number): Value {
   if (beta === 0) return kl(g, t, s);
   if (beta === 1) return kl(g, s, t);
   const mixture = logAddExp(g, g.addScalar(s, Math.log1p(-beta)), g.addScalar(t, Math.log(beta)));
   return g.add(g.scale(kl(g, t, mixture), beta), g.scale(kl(g, s, mixture), 1 - beta));
+}
+
+/** Directions of a divergence; `js`: Jensen and Shannon, `mixed`: a sum of forward and reverse KL. */
+export type Divergence = "forward" | "reverse" | "js" | "mixed";
+
+export interface DivergenceOptions {
+  /** Defaults to `forward`, KL(teacher || student). */
+  divergence?: Divergence;
+  /** Of `js` its beta, of `mixed` the share of the forward KL. Defaults to 0.5. */
+  mix?: number;
+  /** Both sets of logits are divided by it; the result is multiplied by its square (Hinton, arXiv:1503.02531 section 2). Defaults to 1. */
+  temperature?: number;
+}
+
+/** One of the divergences of whole distributions, logits [N, V] -> [N]. */
+export function logitDivergence(g: GraphBuilder, student: Value, teacher: Value, options: DivergenceOptions): Value {
+  const { temperature = 1 } = options;
+  const s = g.logSoftmax(g.scale(student, 1 / temperature));
+  const t = g.stopGradient(g.logSoftmax(g.scale(teacher, 1 / temperature)));
+  return g.scale(chosen(g, s, t, options), temperature ** 2);
+}
+
+/** Probability of all other tokens is taken for this at least: what f32 tells apart from 1. */
+const leastRest = 1e-6;
+
+/**
+ * The same from a teacher's K best tokens: distributions over these and over "any other token", whose probability is what
+ * the K leave. By the data-processing inequality it is never above the divergence of the whole distributions.
+ *
+ * @param student logits [N, V]
+ * @param teacher log-probabilities among all tokens, at the temperature, [N, K]
+ * @param ids i64 [N, K]
+ * @returns [N]
+ */
+export function cachedDivergence(
+  g: GraphBuilder,
+  student: Value,
+  teacher: Value,
+  ids: Value,
+  options: DivergenceOptions,
+): Value {
+  const { temperature = 1 } = options;
+  const all = g.logSoftmax(g.scale(student, 1 / temperature));
+  const s = withRest(g, takeIds(g, all, ids));
+  return g.scale(chosen(g, s, g.stopGradient(withRest(g, teacher)), options), temperature ** 2);
+}
+
+/** log-probabilities [N, K] -> [N, K + 1] */
+function withRest(g: GraphBuilder, logProbs: Value): Value {
+  const rest = g.addScalar(g.neg(g.sum(g.exp(logProbs), { axes: [1], keepDims: true })), 1);
+  return g.concat([logProbs, g.log(g.clip(rest, leastRest, 1))], 1);
+}
+
+function chosen(g: GraphBuilder, s: Value, t: Value, { divergence = "forward", mix = 0.5 }: DivergenceOptions): Value {
+  requireRange("mix", mix, 0, 1);
+  return divergence === "js" ? between(g, s, t, mix) : directed(g, s, t, divergence, mix);
 }
 
 /** Soft cross-entropy, -sum teacher log student: forward KL plus the teacher's entropy, with the same gradient. [N, V] -> [N] */
