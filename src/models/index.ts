@@ -35,8 +35,18 @@ export {
   resolveLora,
 } from "./lora.js";
 export { type PeftOptions, readPeft, writeGgufAdapter, writePeft } from "./lora-files.js";
-export { openModel, overlayModel } from "./open.js";
+export { openModel, openRewardModel } from "./open.js";
+export { overlayModel } from "./overlay.js";
 export { buildPackedMask, packedPositions } from "./packing.js";
+export {
+  bodyOf,
+  createRewardHead,
+  isRewardConfig,
+  type RewardHead,
+  type RewardModel,
+  rewardHeadNames,
+  rewardHeadTensors,
+} from "./reward-head.js";
 export { positionsFrom, type RotaryTables, rotaryFrequencies, rotaryTables } from "./rotary.js";
 export {
   ggufExportBytes,

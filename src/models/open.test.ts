@@ -4,7 +4,8 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { repositoryPath, sharedPath, temporaryDirectory } from "../base/testing.js";
 import { f32Tensor, maxAbsDifference } from "../tensor/index.js";
 import { blockParameters, isUniform, kvBytesPerToken, modelParameters, modelWeights } from "./config.js";
-import { openModel, overlayModel } from "./open.js";
+import { openModel } from "./open.js";
+import { overlayModel } from "./overlay.js";
 import { gqa, none, referenceLogits, swiglu, testConfig } from "./testing.js";
 
 const stories = repositoryPath("models/stories260K");

@@ -3,11 +3,17 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { EspalierError, fileError, fileExists, readJson } from "../base/index.js";
 import { openGgufFile, openSafetensorsFile, openShardedSafetensors, type TensorFile } from "../formats/index.js";
-import type { HostTensor } from "../tensor/index.js";
 import type { Model, ModelConfig } from "./config.js";
 import { configFromGguf, configFromHub } from "./families/index.js";
+import {
+  isRewardConfig,
+  type RewardModel,
+  readRewardHead,
+  rewardConfigFromHub,
+  rewardHeadNames,
+} from "./reward-head.js";
 import { readGgufSidecars, readHubSidecars } from "./sidecars.js";
-import { createGgufWeights, createHubWeights, overlayWeights } from "./weights.js";
+import { createGgufWeights, createHubWeights } from "./weights.js";
 
 /**
  * Opens a Hugging Face directory (`config.json` and safetensors) or a `.gguf` file. Reads configuration, headers and
@@ -23,17 +29,57 @@ export async function openModel(path: string): Promise<Model> {
 async function openHub(directory: string): Promise<Model> {
   const configPath = join(directory, "config.json");
   if (!(await fileExists(configPath))) return refuseDirectory(directory, "config.json");
-  const { config, notices } = configFromHub(await readJson(configPath), configPath);
-  const sidecars = await readHubSidecars(directory);
-  const complete = withEndTokens(config, sidecars.generationConfig);
-  const file = await openHubTensors(directory);
+  const json = await readJson(configPath);
+  if (isRewardConfig(json)) throw rewardModelFound(configPath);
+  return (await openHubFiles(directory, json)).model;
+}
+
+/**
+ * Opens a reward model: a Hugging Face directory of `LlamaForSequenceClassification` or another of the family. The head is
+ * read at once; closing `body` closes the files.
+ */
+export async function openRewardModel(path: string): Promise<RewardModel> {
+  const configPath = join(path, "config.json");
+  if (!(await fileExists(configPath))) {
+    const expected = "the directory of a reward model, with its config.json";
+    throw new EspalierError({ where: path, expected, found: "none", exitCode: 2 });
+  }
+  const { body: json, ...head } = rewardConfigFromHub(await readJson(configPath), configPath);
+  const ofHead: readonly string[] = Object.values(rewardHeadNames);
+  const { model, file } = await openHubFiles(path, json, (name) => ofHead.includes(name));
   try {
-    const weights = createHubWeights(file, complete, directory);
-    return { path: directory, format: "hf", config: complete, weights, sidecars, notices, close: () => file.close() };
+    return { body: model, head: await readRewardHead(file, head, model.config.hiddenSize, path) };
   } catch (error) {
     await file.close();
     throw error;
   }
+}
+
+/** @param isOther names of tensors that belong to something beside the language model */
+async function openHubFiles(directory: string, json: unknown, isOther: (name: string) => boolean = () => false) {
+  const { config, notices } = configFromHub(json, join(directory, "config.json"));
+  const sidecars = await readHubSidecars(directory);
+  const complete = withEndTokens(config, sidecars.generationConfig);
+  const file = await openHubTensors(directory);
+  try {
+    const weights = createHubWeights(file, complete, directory, isOther);
+    const close = () => file.close();
+    const model: Model = { path: directory, format: "hf", config: complete, weights, sidecars, notices, close };
+    return { model, file };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+function rewardModelFound(where: string): EspalierError {
+  return new EspalierError({
+    where,
+    expected: "a language model",
+    found: "a reward model, which judges answers and writes none",
+    fix: "name it where a reward model is asked for (reward, init, models)",
+    exitCode: 2,
+  });
 }
 
 async function openHubTensors(directory: string): Promise<TensorFile> {
@@ -78,12 +124,4 @@ async function openGgufModel(path: string): Promise<Model> {
     await file.close();
     throw error;
   }
-}
-
-/**
- * A child in memory over its parent: `tensors` by full name where they differ, the parent's weights elsewhere. Layer
- * numbers are the parent's, so a block without sub-layers stays in the list. Closing it leaves the parent open.
- */
-export function overlayModel(base: Model, config: ModelConfig, tensors: ReadonlyMap<string, HostTensor>): Model {
-  return { ...base, path: "", config, weights: overlayWeights(base.weights, config, tensors), close: async () => {} };
 }

@@ -33,6 +33,7 @@ import { toGgufVocabulary, toTokenizerFiles } from "../tokenizer/index.js";
 import { canonicalise } from "./canonical.js";
 import { type Model, type ModelConfig, modelWeights, type WeightSource } from "./config.js";
 import { configToGguf, configToHub, ggufName, halvesToPairs, ropeDivisors, rotaryHeads } from "./families/index.js";
+import { bodyOf, type RewardHead, rewardConfigToHub, rewardHeadPlans } from "./reward-head.js";
 import { baseModelKeys, legalKeyPrefix } from "./sidecars.js";
 import { readWeightRows } from "./weights.js";
 
@@ -52,6 +53,8 @@ export interface HubOptions extends SaveOptions<FloatType> {
   card?: string;
   /** Largest shard in bytes. Defaults to 5 GB. */
   maxShardBytes?: number;
+  /** Writes a reward model: this in place of the output layer. */
+  head?: RewardHead;
 }
 
 export interface SavedModel {
@@ -262,7 +265,7 @@ function watched<Plan extends TensorPlan>(
 export async function writeHub(model: Model, directory: string, options: HubOptions = {}): Promise<SavedModel> {
   const { type = "f32", overwrite = false } = options;
   if (!overwrite) await checkFree(directory);
-  const { model: packed, notes } = canonicalise(model, "hf");
+  const { model: packed, notes } = canonicalise(options.head ? bodyOf(model) : model, "hf");
   // The directory takes its name when all is in it, so that a half-written model is never taken for a whole one.
   const temporary = temporaryName(directory);
   try {
@@ -282,9 +285,9 @@ export async function writeHub(model: Model, directory: string, options: HubOpti
 async function writeHubFiles(
   { config, weights, sidecars, path }: Model,
   directory: string,
-  { type, card, maxShardBytes, onEvent, signal }: HubOptions & { type: FloatType },
+  { type, card, maxShardBytes, head, onEvent, signal }: HubOptions & { type: FloatType },
 ): Promise<void> {
-  const plans = modelWeights(config).map(
+  const body = modelWeights(config).map(
     ({ name, shape }): TensorPlan => ({
       name,
       shape,
@@ -292,11 +295,13 @@ async function writeHubFiles(
       ...rowsOf(weights, name),
     }),
   );
+  const plans = head ? [...body, ...rewardHeadPlans(head)] : body;
   await writeShardedSafetensors(directory, watched(plans, { onEvent, signal }), {
     type,
     ...(maxShardBytes !== undefined && { maxShardBytes }),
   });
-  await writeJsonAtomic(join(directory, "config.json"), configToHub(config, type));
+  const hub = configToHub(config, type);
+  await writeJsonAtomic(join(directory, "config.json"), head ? rewardConfigToHub(hub, head) : hub);
   const { tokenizer, chatTemplate } = sidecars;
   if (tokenizer) {
     const options = {

@@ -17,8 +17,16 @@ interface WeightBacking {
   isHarmless(name: string): boolean;
 }
 
-/** Weights of a Hugging Face checkpoint. */
-export function createHubWeights(file: TensorFile, config: ModelConfig, where: string): WeightSource {
+/**
+ * Weights of a Hugging Face checkpoint.
+ * @param isOther names of tensors that belong to something beside the language model, such as a reward head
+ */
+export function createHubWeights(
+  file: TensorFile,
+  config: ModelConfig,
+  where: string,
+  isOther: (name: string) => boolean = () => false,
+): WeightSource {
   const embedding = "model.embed_tokens.weight";
   const head = "lm_head.weight";
   // Some checkpoints with tied embeddings store the table once, under the head's name.
@@ -29,6 +37,7 @@ export function createHubWeights(file: TensorFile, config: ModelConfig, where: s
     convert: (_, values) => values,
     movesRows: () => false,
     isHarmless: (name) =>
+      isOther(name) ||
       name.endsWith(".rotary_emb.inv_freq") ||
       name.endsWith(".masked_bias") ||
       (config.tiedEmbeddings && name === head),
