@@ -20,6 +20,7 @@ export {
 } from "./grpo.js";
 export { type ImportanceCorrection, importanceWeights } from "./importance.js";
 export { type KlKind, type KlOptions, klEstimate, type SequenceKlOptions, sequenceKl } from "./kl.js";
+export { type MergeOptions, mergeRewardModels } from "./merge.js";
 export {
   createMonitors,
   type JudgedAnswer,
@@ -67,12 +68,26 @@ export {
   mergeWeights,
   pairsOfLabels,
   type RegressionOptions,
-  type RewardHead,
+  type RewardHeadValues,
   type RewardLoss,
   type RewardPairs,
   rewardOfLast,
   rewardOfMean,
 } from "./reward.js";
+export {
+  type AttributeScorer,
+  createAttributeScorer,
+  markBatch,
+  markRewardLoss,
+  openRewardTuning,
+  type PairLossOptions,
+  pairBatch,
+  pairRewardLoss,
+  type RewardArchitecture,
+  type RewardShape,
+  type RewardTuning,
+  rewardShape,
+} from "./reward-model.js";
 export * from "./rewards/index.js";
 export { type RewardAwareOptions, type RewardDistance, rewardAwareLoss, rewardDistance } from "./rpo.js";
 export { meanPerSequence, sequenceLengths, spreadToTokens, sumPerSequence, type TokenGroup } from "./tokens.js";

@@ -81,10 +81,10 @@ export function maskedRegression(
   return g.div(g.sum(g.square(error)), count);
 }
 
-/** Linear layer on top of pooled states: [A, H] and [A]. */
-export interface RewardHead {
+/** Linear layer on top of pooled states: [A, H] and, where it has one, [A]. */
+export interface RewardHeadValues {
   weight: Value;
-  bias: Value;
+  bias?: Value;
 }
 
 /**
@@ -93,12 +93,17 @@ export interface RewardHead {
  * @param hidden [N, H]
  * @param last i64 [S]: row of the last token of each sequence
  */
-export function rewardOfLast(g: GraphBuilder, hidden: Value, last: Value, { weight, bias }: RewardHead): Value {
+export function rewardOfLast(g: GraphBuilder, hidden: Value, last: Value, { weight, bias }: RewardHeadValues): Value {
   return g.linear(g.gather(hidden, last), weight, bias);
 }
 
 /** Attributes [S, A] from the mean over the tokens of each sequence; membership f32 [S, N]. */
-export function rewardOfMean(g: GraphBuilder, hidden: Value, membership: Value, { weight, bias }: RewardHead): Value {
+export function rewardOfMean(
+  g: GraphBuilder,
+  hidden: Value,
+  membership: Value,
+  { weight, bias }: RewardHeadValues,
+): Value {
   const lengths = nonZero(g, g.sum(membership, { axes: [1], keepDims: true }));
   return g.linear(g.div(g.matmul(membership, hidden), lengths), weight, bias);
 }

@@ -15,6 +15,7 @@ export {
   parseConversation,
   readConversations,
 } from "./conversations.js";
+export { parseMessages, parsePrompt } from "./forms.js";
 export { type ParseRow, type ReadOptions, readRows, streamRows } from "./json-lines.js";
 export { helpSteerAttributes, type LabelOptions, readLabelledAnswers } from "./labelled-answers.js";
 export {

@@ -31,9 +31,9 @@ describe("packing", () => {
       { from: 6, id: 2, sequence: 2 },
     ]);
     expect(sequences).toEqual([
-      { sample: 1, branch: 0 },
-      { sample: 1, branch: 1 },
-      { sample: 0, branch: 0 },
+      { sample: 1, branch: 0, last: 3 },
+      { sample: 1, branch: 1, last: 4 },
+      { sample: 0, branch: 0, last: 7 },
     ]);
     expect([tokens, targetCount, fill]).toEqual([8, 5, 8 / 9]);
   });

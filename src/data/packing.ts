@@ -28,10 +28,12 @@ export interface PackedRow {
   targets: Target[];
 }
 
-/** Of which sample, and which branch of it (0 of plain ones), a sequence is. */
+/** Of which sample, and which branch of it (0 of plain ones), a sequence is, and where it ends. */
 export interface PackedSequence {
   sample: number;
   branch: number;
+  /** Its last learnt token, as an index into batch * length: the end of an answer. */
+  last: number;
 }
 
 export interface PackedBatch {
@@ -246,7 +248,7 @@ function buildBatch(
 ): PackedBatch {
   const sequences: PackedSequence[] = [];
   const rows = Array.from({ length: batch }, (_, i) => {
-    const writer = createRowWriter(length);
+    const writer = createRowWriter(length, i * length);
     for (const sample of open[i]?.samples ?? []) writer.add(samples[sample]!, sample, sequences);
     return writer.row;
   });
@@ -254,7 +256,8 @@ function buildBatch(
   return { rows, sequences, tokens, targetCount: open.reduce((sum, row) => sum + row.targets, 0) };
 }
 
-function createRowWriter(length: number) {
+/** @param offset place of the row's first token in the batch */
+function createRowWriter(length: number, offset: number) {
   const row: PackedRow = {
     ids: new Int32Array(length),
     segments: new Int32Array(length).fill(-1),
@@ -281,14 +284,16 @@ function createRowWriter(length: number) {
   const add = (sample: PackableSample, number: number, sequences: PackedSequence[]): void => {
     if ("ids" in sample) {
       const start = write(sample.ids, 0, segment);
-      aim(sample, start, start, sequences.push({ sample: number, branch: 0 }) - 1);
+      const last = offset + start + sample.learn.lastIndexOf(1);
+      aim(sample, start, start, sequences.push({ sample: number, branch: 0, last }) - 1);
       return;
     }
     const prompt = segment;
-    const last = write(sample.prompt, 0, prompt) + sample.prompt.length - 1;
+    const before = write(sample.prompt, 0, prompt) + sample.prompt.length - 1;
     sample.branches.forEach((branch, i) => {
       const start = write(branch.ids, sample.prompt.length, prompt);
-      aim(branch, start, last, sequences.push({ sample: number, branch: i }) - 1);
+      const last = offset + start + branch.learn.lastIndexOf(1);
+      aim(branch, start, before, sequences.push({ sample: number, branch: i, last }) - 1);
     });
   };
   return { row, add };

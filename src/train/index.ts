@@ -33,16 +33,20 @@ export { type BatchShape, languageModelLoss, modelDistillationLoss, parentPrefix
 export { type FineTuningOptions, fineTuningLoss, targetLogProbs } from "./losses/tokens.js";
 export { type AdamWOptions, adamw, type Optimiser, type OptimiserState, type SgdOptions, sgd } from "./optim/index.js";
 export {
+  buildPackedModel,
   buildTokenLogProbs,
   buildTokenScores,
   createTokenScorer,
+  modelValues,
   type PackedInputs,
   type PackedLossOptions,
   type PackedModel,
+  type PackedRowInputs,
   type PackedShape,
   type PackedTokens,
   packedInputs,
   packedLoss,
+  packedRowInputs,
   type TokenScores,
   tokenScoresGraph,
 } from "./packed.js";
@@ -53,7 +57,7 @@ export {
   packedKlGraph,
   type TeacherSource,
 } from "./packed-distil.js";
-export { packedFeeds, positionFeeds } from "./packed-feeds.js";
+export { packedFeeds, packedRowFeeds, positionFeeds } from "./packed-feeds.js";
 export {
   createLayout,
   createParameters,

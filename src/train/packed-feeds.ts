@@ -1,16 +1,30 @@
 import type { PackedBatch } from "../data/index.js";
+import type { Tensors } from "../runtime/index.js";
 import { f32Tensor, i64Tensor } from "../tensor/index.js";
 import type { Batch } from "./batches.js";
 import type { PackedShape } from "./packed.js";
+
+/** The inputs of `PackedRowInputs`: ids, segments, prefixes and positions, [B, T] each. */
+export function packedRowFeeds(
+  { rows }: PackedBatch,
+  { batch, length }: Pick<PackedShape, "batch" | "length">,
+): Tensors {
+  const grid = (of: "ids" | "segments" | "prefixes" | "positions") =>
+    i64Tensor([batch, length], BigInt64Array.from(rows.flatMap((row) => Array.from(row[of], BigInt))));
+  return {
+    ids: grid("ids"),
+    segments: grid("segments"),
+    prefixes: grid("prefixes"),
+    positions: grid("positions"),
+  };
+}
 
 /**
  * The inputs of `packedLoss` from a packed batch; its weight is the number of targets. Losses over sequences give a weight
  * of their own, such as the number of pairs.
  */
 export function packedFeeds(packed: PackedBatch, shape: PackedShape): Batch & { weight: number } {
-  const { batch, length, targets: most, sequences } = shape;
-  const grid = (of: "ids" | "segments" | "prefixes" | "positions") =>
-    i64Tensor([batch, length], BigInt64Array.from(packed.rows.flatMap((row) => Array.from(row[of], BigInt))));
+  const { length, targets: most, sequences } = shape;
   const from = new BigInt64Array(most);
   const targets = new BigInt64Array(most);
   const weights = new Float32Array(most);
@@ -26,10 +40,7 @@ export function packedFeeds(packed: PackedBatch, shape: PackedShape): Batch & { 
     }
   }
   const feeds = {
-    ids: grid("ids"),
-    segments: grid("segments"),
-    prefixes: grid("prefixes"),
-    positions: grid("positions"),
+    ...packedRowFeeds(packed, shape),
     from: i64Tensor([most], from),
     targets: i64Tensor([most], targets),
     weights: f32Tensor([most], weights),

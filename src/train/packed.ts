@@ -32,8 +32,8 @@ export interface PackedShape {
   sequences: number;
 }
 
-/** Inputs that decide the log-probabilities. */
-export interface PackedInputs {
+/** Inputs that decide the hidden states. */
+export interface PackedRowInputs {
   /** i64 [B, T] */
   ids: Value;
   /** Rotary positions, below T, i64 [B, T]. */
@@ -42,24 +42,28 @@ export interface PackedInputs {
   segments: Value;
   /** Segment that a token may see besides its own, or its own. i64 [B, T] */
   prefixes: Value;
+}
+
+/** Inputs that decide the log-probabilities. */
+export interface PackedInputs extends PackedRowInputs {
   /** Which token predicts, as an index into B * T. i64 [N] */
   from: Value;
   /** Id that it is to predict. i64 [N] */
   targets: Value;
 }
 
-/** Declares the inputs of a packed batch under their own names. */
-export function packedInputs(g: GraphBuilder, { batch, length, targets }: PackedShape): PackedInputs {
+type RowShape = Pick<PackedShape, "batch" | "length">;
+
+/** Declares the rows of a packed batch under their own names. */
+export function packedRowInputs(g: GraphBuilder, { batch, length }: RowShape): PackedRowInputs {
   const grid = (name: string) => g.input(name, [batch, length], "i64");
-  const list = (name: string) => g.input(name, [targets], "i64");
-  return {
-    ids: grid("ids"),
-    positions: grid("positions"),
-    segments: grid("segments"),
-    prefixes: grid("prefixes"),
-    from: list("from"),
-    targets: list("targets"),
-  };
+  return { ids: grid("ids"), positions: grid("positions"), segments: grid("segments"), prefixes: grid("prefixes") };
+}
+
+/** Declares the inputs of a packed batch under their own names. */
+export function packedInputs(g: GraphBuilder, shape: PackedShape): PackedInputs {
+  const list = (name: string) => g.input(name, [shape.targets], "i64");
+  return { ...packedRowInputs(g, shape), from: list("from"), targets: list("targets") };
 }
 
 /** How a model turns packed rows into log-probabilities. */
@@ -74,9 +78,9 @@ export interface PackedModel {
 /** The model on packed rows, up to what its head multiplies. */
 export function buildPackedModel(
   g: GraphBuilder,
-  { config, lora }: PackedModel,
-  { batch, length }: PackedShape,
-  inputs: Omit<PackedInputs, "from" | "targets">,
+  { config, lora }: Pick<PackedModel, "config" | "lora">,
+  { batch, length }: RowShape,
+  inputs: PackedRowInputs,
   weights: WeightValues,
 ): ModelOutputs {
   const tables = rotaryTables(config, positionsFrom(0, length));
@@ -166,7 +170,7 @@ export function packedLoss({ shape, lossOf, ...model }: PackedLossOptions): Buil
 /** All weights of the model: parameters where they are among them, inputs of the graph otherwise. */
 export function modelValues(
   g: GraphBuilder,
-  { config, lora }: PackedModel,
+  { config, lora }: Pick<PackedModel, "config" | "lora">,
   parameters: WeightValues,
   prefix = "",
 ): WeightValues {

@@ -9,6 +9,7 @@ import {
   modelWeights,
 } from "../models/index.js";
 import type { Tensors } from "../runtime/index.js";
+import type { F32Tensor } from "../tensor/index.js";
 import { createParameters, loadParameters, type ParameterInfo, type Parameters } from "./parameters.js";
 
 /** All weights, the adapters alone, or those whose names match a pattern (`*` stands for any characters). */
@@ -51,6 +52,8 @@ export interface TrainableOptions {
   trainable?: Trainable;
   /** Of the adapter's start. Defaults to 0. */
   seed?: number | string;
+  /** Tensors of a head beside the model, by name, copied; they are trained whatever else is. Defaults to none. */
+  head?: Readonly<Record<string, F32Tensor>>;
 }
 
 export interface TrainableModel {
@@ -62,11 +65,12 @@ export interface TrainableModel {
 
 /** Reads a model's weights into parameters and frozen inputs. */
 export async function loadTrainable(model: Model, options: TrainableOptions = {}): Promise<TrainableModel> {
-  const { lora, trainable = lora ? "lora" : "all", seed = 0 } = options;
+  const { lora, trainable = lora ? "lora" : "all", seed = 0, head = {} } = options;
   const { trained, frozen } = splitTrainable(weightInfos(model.config, lora), trainable);
   const adapters = lora ? createLora(model.config, lora, seed).tensors : {};
-  const read = (name: string) => adapters[name] ?? model.weights.read(name);
-  const [parameters, rest] = [createParameters(trained), createParameters(frozen)];
+  const read = (name: string) => head[name] ?? adapters[name] ?? model.weights.read(name);
+  const heads = Object.entries(head).map(([name, { shape }]) => ({ name, shape }));
+  const [parameters, rest] = [createParameters([...trained, ...heads]), createParameters(frozen)];
   await loadParameters(parameters, read);
   await loadParameters(rest, read);
   return { parameters, frozen: rest.tensors };

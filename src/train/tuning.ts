@@ -20,6 +20,8 @@ export interface TuningOptions {
   trainable?: Trainable;
   /** Of the adapter's start. Defaults to 0. */
   seed?: number | string;
+  /** Tensors of a head beside the model, by name: trained whatever else is. Defaults to none. */
+  head?: Readonly<Record<string, F32Tensor>>;
 }
 
 export interface Tuning {
@@ -42,8 +44,11 @@ export async function openTuning(model: Model, options: TuningOptions = {}): Pro
     ...(lora && { lora }),
     ...(options.trainable && { trainable: options.trainable }),
     ...(options.seed !== undefined && { seed: options.seed }),
+    ...(options.head && { head: options.head }),
   });
-  const adapter = () => lora && { ...lora, tensors: parameters.tensors as Record<string, F32Tensor> };
+  const { head = {} } = options;
+  const learnt = Object.fromEntries(Object.entries(parameters.tensors).filter(([name]) => !(name in head)));
+  const adapter = () => lora && { ...lora, tensors: learnt };
   return {
     parameters,
     frozen,
@@ -53,7 +58,7 @@ export async function openTuning(model: Model, options: TuningOptions = {}): Pro
     tuned() {
       const own = adapter();
       if (own) return mergeLora(model, own);
-      return overlayModel(model, model.config, new Map(Object.entries(parameters.tensors)));
+      return overlayModel(model, model.config, new Map(Object.entries(learnt)));
     },
   };
 }

@@ -3,6 +3,12 @@ export { createJudgeReward, type JudgeRewardOptions, parseRating } from "./judge
 export { equalAnswers, extractAnswer, type MathsRewardOptions, mathsReward } from "./maths.js";
 export { createModuleReward, type ModuleRewardOptions, type RegexRewardOptions, regexReward } from "./module.js";
 export {
+  type AttributesOfAnswers,
+  createRewardModelReward,
+  openAttributeJudge,
+  type RewardModelRewardOptions,
+} from "./reward-model.js";
+export {
   type ConstraintsRewardOptions,
   constraintsReward,
   type FormatRewardOptions,
