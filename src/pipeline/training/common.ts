@@ -87,6 +87,27 @@ export function setAside<S>(samples: readonly S[], count: number, seed: number):
   return { train: samples.filter((_, i) => !held.has(i)), held: samples.filter((_, i) => held.has(i)) };
 }
 
+/**
+ * The same, drawn evenly over a quantity: one sample out of each of `count` stretches of the samples in its order, so
+ * that both parts are alike in it.
+ */
+export function setAsideEvenly<S>(
+  samples: readonly S[],
+  count: number,
+  seed: number,
+  quantity: (sample: S) => number,
+): { train: S[]; held: S[] } {
+  if (samples.length <= count) return setAside(samples, count, seed);
+  const rng = createRng(`${seed}/held out`);
+  // Shuffled before, so that which of equal ones are neighbours does not depend on the file.
+  const order = rng.shuffle(samples.map((_, i) => i)).sort((a, b) => quantity(samples[a]!) - quantity(samples[b]!));
+  const at = (stretch: number) => Math.floor((stretch * samples.length) / count);
+  const held = new Set(
+    Array.from({ length: count }, (_, i) => order[at(i) + Math.floor(rng.next() * (at(i + 1) - at(i)))]!),
+  );
+  return { train: samples.filter((_, i) => !held.has(i)), held: samples.filter((_, i) => held.has(i)) };
+}
+
 export interface LoopRequest extends Pick<TrainOptions, "parameters" | "frozen" | "loss" | "batches" | "carried"> {
   options: TrainingFields;
   /** Passes of the gradient in an epoch. */

@@ -2,6 +2,10 @@ import type { z } from "../../base/index.js";
 import { distill } from "./distill.js";
 import type { Method } from "./method.js";
 import { pretrain } from "./pretrain.js";
+import { merge } from "./merge.js";
+import { rank } from "./rank.js";
+import { reward } from "./reward.js";
+import { score } from "./score.js";
 import { sft } from "./sft.js";
 
 type AnyMethod = Method<z.ZodRawShape>;
@@ -11,6 +15,10 @@ export const methods: Readonly<Record<string, AnyMethod>> = {
   pretrain: pretrain as unknown as AnyMethod,
   sft: sft as unknown as AnyMethod,
   distill: distill as unknown as AnyMethod,
+  reward: reward as unknown as AnyMethod,
+  score: score as unknown as AnyMethod,
+  rank: rank as unknown as AnyMethod,
+  merge: merge as unknown as AnyMethod,
 };
 
 export function methodOf(name: string): AnyMethod | undefined {
