@@ -47,6 +47,31 @@ export {
   splitPairs,
 } from "./pairs.js";
 export {
+  differingPairs,
+  type ObjectiveOptions,
+  type PackedObjective,
+  type PairScore,
+  type PreferenceBatches,
+  type PreferenceBatchOptions,
+  type PreferenceSample,
+  preferenceBatches,
+  preferenceFeeds,
+  preferenceObjective,
+  rewardAwareObjective,
+  scorePair,
+} from "./preference-training.js";
+export {
+  createReferenceKl,
+  largestGap,
+  type PairLogProbs,
+  type ReferenceKl,
+  type ReferenceKlOptions,
+  type ReferenceOptions,
+  referenceKlGraph,
+  referenceLogProbs,
+  scorePairs,
+} from "./reference.js";
+export {
   type ReinforceAdvantageOptions,
   type ReinforceAdvantages,
   type ReinforceOptions,
