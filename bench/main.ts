@@ -22,6 +22,14 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "seconds and memory of a distillation step, parent included, by its number of sequences",
     load: async () => (await import("./train-step.js")).distilStep,
   },
+  sft: {
+    what: "real tokens/s of fine-tuning with LoRA, against the matrix-product rate and TRL",
+    load: async () => (await import("./tuning.js")).tuneSft,
+  },
+  dpo: {
+    what: "real tokens/s of preference training with LoRA, against the matrix-product rate and TRL",
+    load: async () => (await import("./tuning.js")).tuneDpo,
+  },
   solve: {
     what: "seconds to a proven optimum of 80 layers x 16 variants under three budgets",
     load: async () => (await import("./solve.js")).solve,
