@@ -25,8 +25,8 @@ import {
   adamw,
   constant,
   cosine,
+  type EvaluateOptions,
   linear,
-  type Parameters,
   readTrainedParameters,
   type Schedule,
   type TrainOptions,
@@ -115,8 +115,11 @@ export interface LoopRequest extends Pick<TrainOptions, "parameters" | "frozen" 
   accumulate: number;
   /** Where the fields name none. */
   learningRate: number;
-  /** Loss of the parameters on samples set aside, measured `evaluations` times on the way. Defaults to no measuring. */
-  heldOutLoss?: (parameters: Parameters) => Promise<number>;
+  /**
+   * Loss of the parameters on samples set aside, or batches of them, measured `evaluations` times on the way. Defaults to
+   * no measuring.
+   */
+  heldOutLoss?: EvaluateOptions["of"];
 }
 
 /**

@@ -1,11 +1,13 @@
 import type { z } from "../../base/index.js";
 import { distill } from "./distill.js";
+import { dpo } from "./dpo.js";
 import type { Method } from "./method.js";
 import { pretrain } from "./pretrain.js";
 import { merge } from "./merge.js";
 import { rank } from "./rank.js";
 import { reward } from "./reward.js";
 import { score } from "./score.js";
+import { rpo } from "./rpo.js";
 import { sft } from "./sft.js";
 
 type AnyMethod = Method<z.ZodRawShape>;
@@ -19,6 +21,8 @@ export const methods: Readonly<Record<string, AnyMethod>> = {
   score: score as unknown as AnyMethod,
   rank: rank as unknown as AnyMethod,
   merge: merge as unknown as AnyMethod,
+  dpo: dpo as unknown as AnyMethod,
+  rpo: rpo as unknown as AnyMethod,
 };
 
 export function methodOf(name: string): AnyMethod | undefined {
