@@ -30,6 +30,7 @@ export {
   type MonitorOptions,
   type MonitorRecord,
   type Monitors,
+  monitorNames,
   monitorNotices,
   monitorParts,
   stopReason,
@@ -46,6 +47,7 @@ export {
   type ReductionOptions,
   splitPairs,
 } from "./pairs.js";
+export * from "./policy/index.js";
 export {
   differingPairs,
   type ObjectiveOptions,

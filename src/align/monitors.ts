@@ -39,6 +39,8 @@ const monitors = {
 
 export type MonitorName = keyof typeof monitors;
 
+export const monitorNames = Object.keys(monitors) as readonly MonitorName[];
+
 /** Inclusive bounds within which a run goes on. */
 export interface MonitorLimit {
   min?: number;
@@ -92,7 +94,7 @@ export function createMonitors(options: MonitorOptions = {}): Monitors {
         "held-out": correlation(bothScores(recent.flat())),
         "held-out-drift": heldOutDrift(first, recent.flat()),
       };
-      return (Object.keys(monitors) as MonitorName[]).flatMap((monitor) => {
+      return monitorNames.flatMap((monitor) => {
         const value = values[monitor];
         return value === undefined ? [] : [recordOf(monitor, step.step, value, limits[monitor])];
       });

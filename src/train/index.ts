@@ -3,6 +3,7 @@ export { type Batch, type Batches, distillationBatch, nextTokenBatch, type Token
 export { clipFactor, createNorm } from "./clip.js";
 export { bestOf, type EvaluateOptions, isExhausted, type Measured } from "./evaluate.js";
 export { layeredDistillation, type Teacher } from "./layered.js";
+export { createLiveWeights, type LiveWeights } from "./live-weights.js";
 export { type Carried, type Checkpoint, type TimedSteps, type TrainOptions, type TrainResult, train } from "./loop.js";
 export { normalisedError } from "./losses/block.js";
 export { cosineDistance, type DistilOptions, distillationLoss, type ModelValues } from "./losses/distil.js";

@@ -2,6 +2,7 @@ export { type CombinedScores, scoreAnswers, type WeightedReward } from "./combin
 export { createJudgeReward, type JudgeRewardOptions, parseRating } from "./judge.js";
 export { equalAnswers, extractAnswer, type MathsRewardOptions, mathsReward } from "./maths.js";
 export { createModuleReward, type ModuleRewardOptions, type RegexRewardOptions, regexReward } from "./module.js";
+export { type NamedRewardOptions, namedReward } from "./named.js";
 export {
   type AttributesOfAnswers,
   createRewardModelReward,

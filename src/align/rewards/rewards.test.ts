@@ -13,6 +13,7 @@ import {
   formatReward,
   lengthReward,
   mathsReward,
+  namedReward,
   overlongPenalty,
   parseRating,
   type RewardFunction,
@@ -290,5 +291,45 @@ describe("a judge over HTTP", () => {
     ["I give it 9 points", undefined],
   ])("%j is rated %j", (text, rating) => {
     expect(parseRating(text)).toBe(rating);
+  });
+});
+
+describe("rewards by name", () => {
+  const named = (text: string) => namedReward(text, { maxTokens: 20, timeoutSeconds: 5 });
+  const scored = async (text: string, answer: string, more: Partial<RewardItem> = {}) => {
+    const { reward, weight } = named(text);
+    const score = await scoreOf(reward, answer, more);
+    await reward.dispose?.();
+    return [score, weight];
+  };
+
+  test.each([
+    ["maths", "It is 4.", { reference: "4" }, [1, 1]],
+    ["maths*2.5", "It is 5.", { reference: "4" }, [0, 2.5]],
+    ["constraints:all", "a, B", { constraints: [{ kind: "no-commas" }, { kind: "words", max: 3 }] }, [0, 1]],
+    ["constraints*-1", "a, B", { constraints: [{ kind: "no-commas" }, { kind: "words", max: 3 }] }, [0.5, -1]],
+    ["format:opened", "hm</think>Yes", { thinking: true }, [1, 1]],
+    ["length:2-3words", "a b c", {}, [1, 1]],
+    ["length:2-4", "a", { tokens: 1 }, [0.5, 1]],
+    ["overlong:10", "a", { tokens: 15 }, [-0.5, 1]],
+    ["repetition*0.5", "a b c", {}, [0, 0.5]],
+    ["regex:^a*$*2", "aaa", {}, [1, 2]],
+  ] as const)("%s", async (text, answer, more, expected) => {
+    expect(await scored(text, answer, more as Partial<RewardItem>)).toEqual(expected);
+  });
+
+  test("a module and a judge are made of what stands behind the colon", () => {
+    expect(named("module:rewards/brevity.js*0.1")).toMatchObject({ weight: 0.1, reward: { name: "brevity.js" } });
+    expect(named("judge:http://127.0.0.1:1/v1#judge").reward.name).toBe("judge");
+  });
+
+  test.each([
+    ["praise", "expected one of maths; constraints"],
+    ["length:long", "reward length:long: expected length:20-60"],
+    ["judge:http://127.0.0.1:1/v1", "expected judge:http://HOST/v1#MODEL"],
+    ["maths:2", "reward maths:2: expected maths, found 2"],
+    ["toString", "found toString"],
+  ])("%s is refused", (text, message) => {
+    expect(() => named(text)).toThrow(message);
   });
 });

@@ -8,6 +8,8 @@ import { rank } from "./rank.js";
 import { reward } from "./reward.js";
 import { score } from "./score.js";
 import { rpo } from "./rpo.js";
+import { grpo } from "./grpo.js";
+import { reinforce } from "./reinforce.js";
 import { sft } from "./sft.js";
 
 type AnyMethod = Method<z.ZodRawShape>;
@@ -23,6 +25,8 @@ export const methods: Readonly<Record<string, AnyMethod>> = {
   merge: merge as unknown as AnyMethod,
   dpo: dpo as unknown as AnyMethod,
   rpo: rpo as unknown as AnyMethod,
+  grpo: grpo as unknown as AnyMethod,
+  reinforce: reinforce as unknown as AnyMethod,
 };
 
 export function methodOf(name: string): AnyMethod | undefined {
