@@ -50,6 +50,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "tokens/s of batched sampling against one sequence, and its share of the matrix rate",
     load: async () => (await import("./rollout.js")).rollout,
   },
+  grpo: {
+    what: "completion tokens/s of a whole GRPO step, sampling included, against TRL",
+    load: async () => (await import("./grpo.js")).grpo,
+  },
   engine: {
     what: "tokens/s through the inference engine against node-llama-cpp driven directly",
     load: async () => (await import("./engine.js")).engine,
