@@ -72,7 +72,7 @@ const cacheOptions = async (k: number, folder: string): Promise<TeacherCacheOpti
 };
 
 /** The loss of the first step, which no update has touched, and its parts. */
-async function firstStep(weights: PartWeights, k?: number) {
+async function firstStep(weights: PartWeights, k?: number, recompute = false) {
   const { parameters, frozen } = await loadTrainable(student);
   const cache = k === undefined ? undefined : await teacherCache(await cacheOptions(k, `k${k}`));
   const packed = packSamples(samples, shape).batches[0]!;
@@ -94,6 +94,7 @@ async function firstStep(weights: PartWeights, k?: number) {
     batches: () => (cache ? cachedFeeds(packed, shape, cache) : positionFeeds(packed, shape)),
     optimiser: adamw(),
     steps: 25,
+    recompute,
     learningRate: 0.01,
     onEvent: (event) => {
       if (event.event === "train") events.push(event as never);
@@ -142,4 +143,10 @@ test("a cache goes on where it was killed, without asking again, and a damaged p
   writeFileSync(path, readFileSync(path).subarray(0, 20));
   await expect(teacherCache(options)).rejects.toThrow("remove the file");
   await expect(teacherCache({ ...options, k: 25 })).rejects.toThrow("24 tokens");
+});
+
+test("computing activations again changes nothing", async () => {
+  const weights = { logits: 1, hidden: 1, text: 1 };
+  const [kept, again] = [await firstStep(weights), await firstStep(weights, undefined, true)];
+  expect(again.losses).toEqual(kept.losses);
 });

@@ -71,13 +71,15 @@ export function packedDistillation(options: PackedDistilOptions): BuildLoss {
       parts.text = g.crossEntropy(student.hidden, student.head, inputs.targets, weights, { denominator });
     const weighted = { divergence: shares.logits, hidden: shares.hidden, text: shares.text };
     const terms = Object.entries(parts).map(([part, value]) => g.scale(value, weighted[part as keyof typeof weighted]));
-    return { loss: terms.reduce((sum, term) => g.add(sum, term)), parts };
+    return { loss: terms.reduce((sum, term) => g.add(sum, term)), parts, streams: student.streams };
   };
 }
 
 interface AtTargets extends Head {
   /** After each block, [N, H]. */
   hiddenStates: Value[];
+  /** Before every block and after the last, of all tokens: [B * T, H]. */
+  streams: readonly Value[];
 }
 
 /** Hidden states at the tokens that predict. */
@@ -90,7 +92,12 @@ function atTargets(
 ): AtTargets {
   const { hiddenStates, finalHidden, headWeight } = buildPackedModel(g, model, shape, inputs, weights);
   const taken = (x: Value) => g.gather(x, inputs.from);
-  return { hidden: taken(finalHidden), head: headWeight, hiddenStates: hiddenStates.slice(1).map(taken) };
+  return {
+    hidden: taken(finalHidden),
+    head: headWeight,
+    hiddenStates: hiddenStates.slice(1).map(taken),
+    streams: hiddenStates,
+  };
 }
 
 const stopped = (g: GraphBuilder, { hidden, head }: Head): Head => ({
