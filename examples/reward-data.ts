@@ -1,4 +1,4 @@
-/** Data for reward models whose marks a program computes: small sums, with a word that the answer is to hold. */
+/** Data for reward models whose marks a program computes: small sums, to be answered without commas. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { mathsReward } from "espalier/align";
@@ -9,48 +9,48 @@ const directory = process.argv[2] ?? "out/reward-data";
 const rng = createRng("reward data");
 const pick = <T>(list: readonly T[]): T => list[Math.floor(rng.next() * list.length)]!;
 
-const words = ["together", "simply", "therefore", "exactly", "surely", "clearly"];
+const starts = ["Well", "Now", "Of course", "Good"];
 const fillers = [
-  "Adding numbers is a useful skill.",
-  "Let us look at this with care.",
-  "One can count on the fingers to see it.",
-  "It is good to check such a sum again.",
+  "adding numbers is a useful skill.",
+  "we look at this with care.",
+  "one can count on the fingers to see it.",
+  "it is good to check such a sum again.",
 ];
 const maths = mathsReward();
 
 interface Question {
   prompt: string;
-  word: string;
   sum: number;
 }
 
 function ask(): Question {
   const [a, b] = [1 + Math.floor(9 * rng.next()), 1 + Math.floor(9 * rng.next())];
-  const word = pick(words);
-  return { prompt: `What is ${a} plus ${b}? Use the word "${word}" in your answer.`, word, sum: a + b };
+  return { prompt: `What is ${a} plus ${b}? Answer without commas.`, sum: a + b };
 }
 
-/** An answer that may be wrong, may lack the word, and has up to three sentences that say nothing. */
-function answer({ word, sum }: Question): string {
+/** An answer that may be wrong, may have a comma, and has up to three sentences that say nothing. */
+function answer({ sum }: Question): string {
   const said = rng.next() < 0.5 ? sum : sum + pick([-2, -1, 1, 2]);
-  const used = rng.next() < 0.5 ? word : pick(words.filter((other) => other !== word));
+  const mark = rng.next() < 0.5 ? "," : "";
   const extra = rng.shuffle([...fillers]).slice(0, Math.floor(4 * rng.next()));
-  return [...extra, `The result is ${used} ${said}.`].join(" ");
+  const sentences = [...extra, `the result is ${said}.`].map((text) => `${pick(starts)} ${text}`);
+  const marked = Math.floor(sentences.length * rng.next());
+  return sentences.map((text, i) => (i === marked ? text.replace(/^(Of course|\w+)/, `$1${mark}`) : text)).join(" ");
 }
 
 /** Marks from 0 to 4, each by a rule. */
-async function mark({ prompt, word, sum }: Question, text: string) {
+async function mark({ prompt, sum }: Question, text: string) {
   const item = { prompt: [{ role: "user", content: prompt }], answer: text, reference: String(sum) };
   const [correct] = await maths.score([item]);
   return {
     correctness: 4 * correct!,
-    constraint: meetsConstraint(text, { kind: "keywords", keywords: [word] }) ? 4 : 0,
+    constraint: meetsConstraint(text, { kind: "no-commas" }) ? 4 : 0,
     length: Math.min(4, text.split(" ").length / 8),
   };
 }
 
 type Marks = Awaited<ReturnType<typeof mark>>;
-const quality = ({ correctness, constraint }: Marks) => correctness + constraint / 2;
+const quality = ({ correctness, constraint }: Marks) => constraint + correctness / 2;
 
 async function markedAnswer() {
   const question = ask();
@@ -58,7 +58,7 @@ async function markedAnswer() {
   return { prompt: question.prompt, response, ...(await mark(question, response)) };
 }
 
-/** The better answer by correctness, then by the word; how much better is 1 to 3. */
+/** The better answer by the constraint, then by correctness; how much better is 1 to 3. */
 async function markedPair(): Promise<Record<string, unknown>> {
   const question = ask();
   const answers = [answer(question), answer(question)];

@@ -1,8 +1,9 @@
 import { writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { repositoryPath, temporaryDirectory } from "../../base/testing.js";
-import type { BranchedSample } from "../../data/index.js";
+import { type BranchedSample, readPreferencePairs } from "../../data/index.js";
 import { setAsideEvenly } from "./common.js";
 import { pairsOf } from "./rank.js";
 import { checkTrainingRecipe } from "./recipe.js";
@@ -137,6 +138,28 @@ describe("ranked answers", () => {
     expect(all.ties).toBe(2);
     expect(pairsOf(ranked, { pairing: "all", minGap: 1 })).toEqual({ pairs: [], ties: 4 });
   });
+});
+
+test("answers are sampled where a row has none, judged, and paired as training reads them", async () => {
+  const no = { id: "punctuation:no_comma" };
+  const prompts = fileOf("prompts.jsonl", [
+    { prompt: "Who is Tom?", constraints: [no], answers: ["Tom, a dog.", "A dog."] },
+    { prompt: "Who is Lily?", constraints: [no] },
+  ]);
+  const stage = { method: "rank", data: prompts, rules: ["constraints"], samples: 6, maxTokens: 160 };
+  const recipe = { ...stageOf({}), out: join(directory, "ranked"), stages: [stage] };
+  const { result } = await runTraining(checkTrainingRecipe(recipe, "recipe"), { store: join(directory, "store") });
+  const pairs = await readPreferencePairs(join(directory, "ranked/data.jsonl"));
+  expect(pairs[0]).toMatchObject({ chosen: "A dog.", rejected: "Tom, a dog.", scores: { chosen: 1, rejected: 0 } });
+  for (const { scores } of pairs) expect(scores!.chosen).toBeGreaterThan(scores!.rejected);
+  const lines = (await readFile(join(directory, "ranked/answers.jsonl"), "utf8")).trim().split("\n");
+  const answers = lines.map((line) => (JSON.parse(line) as { answers: { text: string; score: number }[] }).answers);
+  for (const { text, score } of answers.flat()) expect(score).toBe(text.includes(",") ? 0 : 1);
+  const [, judged, unended] = /answers: (\d+) judged; (\d+) left out that did not end/.exec(
+    result.stages[0]!.notes[1]!,
+  )!;
+  expect(Number(judged) + Number(unended)).toBe(8);
+  expect(answers[0]!.length + answers[1]!.length).toBe(Number(judged));
 });
 
 const stageOf = (stage: Record<string, unknown>) => ({
