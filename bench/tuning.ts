@@ -33,6 +33,7 @@ import {
   createSampleScorer,
   createStep,
   deferScatters,
+  fitShape,
   openTuning,
   type PackedShape,
   packedLoss,
@@ -196,10 +197,8 @@ async function createRun(runtime: Runtime, mode: Mode, model: Model, pairs: read
   const answers = (branches: readonly TokenSample[]) => branches.map(({ ids, learn }) => ({ ids: wrap(ids), learn }));
   const wrapped = pairs.map(({ prompt, branches }) => ({ prompt: wrap(prompt), branches: answers(branches) }));
   const samples: PackableSample[] = mode === "dpo" ? wrapped : wrapped.map(chosenAlone);
-  const { batches: packed, fill } = packSamples(samples, { ...rows[mode] });
-  const targets = Math.max(...packed.map(({ targetCount }) => targetCount));
-  const sequences = 2 * Math.ceil(Math.max(...packed.map((batch) => batch.sequences.length)) / 2);
-  const shape: PackedShape = { ...rows[mode], targets, sequences };
+  const shape = fitShape(samples, rows[mode]);
+  const { batches: packed, fill } = packSamples(samples, shape);
   const tuning = await openTuning(model, { lora });
   const packedModel = { config, lora: tuning.lora! };
   const scorer = createSampleScorer(runtime, "reference", packedModel, shape);

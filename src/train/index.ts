@@ -2,6 +2,7 @@ export type { AverageOptions } from "./average.js";
 export { type Batch, type Batches, distillationBatch, nextTokenBatch, type TokenBatch } from "./batches.js";
 export { clipFactor, createNorm } from "./clip.js";
 export { bestOf, type EvaluateOptions, isExhausted, type Measured } from "./evaluate.js";
+export { fitShape } from "./fit-shape.js";
 export { layeredDistillation, type Teacher } from "./layered.js";
 export { createLiveWeights, type LiveWeights } from "./live-weights.js";
 export { type Carried, type Checkpoint, type TimedSteps, type TrainOptions, type TrainResult, train } from "./loop.js";

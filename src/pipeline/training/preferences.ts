@@ -23,12 +23,12 @@ import {
   type PreferencePair,
   readPreferencePairs,
   renderPair,
-  sampleLength,
 } from "../../data/index.js";
 import type { Tensors } from "../../runtime/index.js";
 import {
   type Batch,
   createSampleScorer,
+  fitShape,
   openTuning,
   type PackedModel,
   type PackedShape,
@@ -114,12 +114,12 @@ export async function trainOnPairs(
   const { options, model, seed, runtime, stage, directory, onEvent, signal } = work;
   const { train, held, notes } = await preparePairs(work, request.gapOf ?? (() => 0));
   const { rows, accumulate } = request.onePass ? { rows: options.batch, accumulate: 1 } : passesOf(options);
-  const shape = shapeOf(options.length, rows, [...train, ...held]);
+  const all = [...train, ...held].map(({ sample }) => sample);
+  const shape = fitShape(all, { batch: rows, length: options.length });
   const lora = loraOf(options);
   const tuning = await openTuning(model, { seed, ...(lora && { lora }) });
   const packedModel: PackedModel = { config: model.config, ...(tuning.lora && { lora: tuning.lora }) };
   const scorer = createSampleScorer(runtime, `${stage}_scores`, packedModel, shape, signal);
-  const all = [...train, ...held].map(({ sample }) => sample);
   const path = join(directory, "reference.safetensors");
   const reference = await referenceLogProbs(scorer, all, tuning.weights(), { path, stage, onEvent });
   await checkStart(scorer, all, reference, tuning.weights(), stage);
@@ -174,19 +174,6 @@ async function preparePairs(work: MethodWork<PreferenceFields>, gapOf: (pair: Pr
     `${train.length} pairs to learn from, ${held.length} set aside${left.length > 0 ? `; left out: ${left.join(", ")}` : ""}`,
   ];
   return { train, held, notes };
-}
-
-/** Rows, and as many places for targets and sequences as the pairs need: the head is computed for each place. */
-function shapeOf(length: number, batch: number, pairs: readonly PreparedPair[]): PackedShape {
-  const targetsOf = ({ sample }: PreparedPair) =>
-    sample.branches.reduce((sum, { learn }) => sum + learn.reduce((own, x) => own + x, 0), 0);
-  const tokens = pairs.reduce((sum, { sample }) => sum + sampleLength(sample), 0);
-  const learnt = pairs.reduce((sum, pair) => sum + targetsOf(pair), 0);
-  const longest = Math.max(...pairs.map(targetsOf));
-  const places = batch * length;
-  const targets = Math.max(longest, Math.min(places, Math.ceil((1.1 * places * learnt) / tokens / 32) * 32));
-  const shortest = Math.min(...pairs.map(({ sample }) => sampleLength(sample)));
-  return { batch, length, targets, sequences: 2 * Math.min(batch * 32, Math.floor(places / shortest)) };
 }
 
 /** Most that a token's log-probability may differ from the reference's before the first step: rounding, no more. */

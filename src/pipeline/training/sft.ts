@@ -10,6 +10,7 @@ import {
 } from "../../data/index.js";
 import {
   createSampleScorer,
+  fitShape,
   openTuning,
   packedLoss,
   type SampleScorer,
@@ -62,7 +63,7 @@ export const sft = defineMethod({
     const { options, model, seed, runtime, stage, signal } = work;
     const { train, held, notes } = await prepareSamples(work);
     const { rows, accumulate } = passesOf(options);
-    const shape = { batch: rows, length: options.length, targets: rows * options.length, sequences: rows * 64 };
+    const shape = fitShape([...train, ...held], { batch: rows, length: options.length });
     const lora = loraOf(options);
     const tuning = await openTuning(model, { seed, ...(lora && { lora }) });
     const packedModel = { config: model.config, ...(tuning.lora && { lora: tuning.lora }) };
