@@ -73,6 +73,7 @@ export {
   referenceLogProbs,
   scorePairs,
 } from "./reference.js";
+export { type RefusalRule, refusalOf, refusalRules, refusalTemplates } from "./refusals.js";
 export {
   type ReinforceAdvantageOptions,
   type ReinforceAdvantages,

@@ -19,10 +19,12 @@ import {
   memorySource,
   openFile,
   pairedInterval,
+  pairedShareInterval,
   parseBytes,
   parseDurationMs,
   readJson,
   sha256,
+  shareInterval,
   studentT975,
   writeFileAtomic,
   z,
@@ -145,6 +147,46 @@ describe("statistics", () => {
 
   test("pairing removes what both share", () => {
     expect(pairedInterval([10, 20, 30], [9, 19, 29])).toEqual({ mean: 1, low: 1, high: 1, n: 3 });
+  });
+
+  test("the interval of a share is Wilson's", () => {
+    const z2 = 1.959963984540054 ** 2;
+    const outcomes = (hits: number, n: number) => Array.from({ length: n }, (_, i) => i < hits);
+    // At p = 0 and p = 1 it has the width z^2 / (n + z^2); 5 of 10 is the textbook's 0.237 to 0.763.
+    const none = shareInterval(outcomes(0, 20));
+    expect([none.mean, none.low, none.n]).toEqual([0, 0, 20]);
+    expect(none.high).toBeCloseTo(z2 / (20 + z2), 12);
+    const all = shareInterval(outcomes(20, 20));
+    expect(all.low).toBeCloseTo(20 / (20 + z2), 12);
+    expect(all.high).toBe(1);
+    const half = shareInterval(outcomes(5, 10));
+    expect(half.low).toBeCloseTo(0.2366, 4);
+    expect(half.high).toBeCloseTo(0.7634, 4);
+  });
+
+  test("the difference of paired shares joins both intervals by their correlation", () => {
+    const pairs = (both: number, first: number, second: number, none: number) => {
+      const rows = [
+        ...Array.from({ length: both }, () => [true, true]),
+        ...Array.from({ length: first }, () => [true, false]),
+        ...Array.from({ length: second }, () => [false, true]),
+        ...Array.from({ length: none }, () => [false, false]),
+      ];
+      return pairedShareInterval(
+        rows.map(([a]) => a!),
+        rows.map(([, b]) => b!),
+      );
+    };
+    // 10 of 20 in both: half of Wilson's width, d = 0.2007. Phi 0: d sqrt 2. Phi (8 * 8 - 2 * 2 - 20 / 2) / 100 = 0.5: d.
+    const half = shareInterval(Array.from({ length: 20 }, (_, i) => i < 10)).high - 0.5;
+    expect(pairs(5, 5, 5, 5).high).toBeCloseTo(half * Math.SQRT2, 12);
+    expect(pairs(8, 2, 2, 8).high).toBeCloseTo(half, 12);
+    expect(pairs(8, 2, 2, 8).low).toBeCloseTo(-half, 12);
+    // 15 of 20 beside 10, no correlation: low = 0.25 - sqrt((0.75 - 0.5313)^2 + d^2).
+    const shifted = pairs(7, 8, 3, 2);
+    expect(shifted.mean).toBeCloseTo(0.25, 12);
+    // All agree: a width remains.
+    expect(pairs(20, 0, 0, 0).high).toBeCloseTo(1 - shareInterval(Array(20).fill(true)).low, 12);
   });
 
   test("median", () => {

@@ -23,5 +23,14 @@ export { collectGarbage, createRssMeter, type RssMeter, treeRssBytes } from "./m
 export { claimLock, isAlive } from "./processes.js";
 export { createRng, createRngFromState, type Rng, type RngState } from "./rng.js";
 export { checkSchema, z } from "./schema.js";
-export { type Interval, mean, meanInterval, median, pairedInterval, studentT975 } from "./statistics.js";
+export {
+  type Interval,
+  mean,
+  meanInterval,
+  median,
+  pairedInterval,
+  pairedShareInterval,
+  shareInterval,
+  studentT975,
+} from "./statistics.js";
 export { formatBytes, formatCount, formatSeconds, parseBytes, parseDurationMs } from "./units.js";

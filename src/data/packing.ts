@@ -89,19 +89,25 @@ export interface PackedBatchOptions {
   onEvent?: OnEvent;
 }
 
-/** Batches for training: every sample once per pass, packed anew and in another order each time. */
+/**
+ * Batches for training: every sample once per pass, packed anew and in another order each time.
+ *
+ * @param source the samples, or those of each pass
+ */
 export function createPackedBatches(
-  samples: readonly PackableSample[],
+  source: readonly PackableSample[] | ((pass: number) => readonly PackableSample[]),
   shape: PackShape,
   { seed, onEvent = ignoreEvents }: PackedBatchOptions,
 ): PackedBatches {
-  if (samples.length === 0)
+  const samplesOf = typeof source === "function" ? source : () => source;
+  if (samplesOf(0).length === 0)
     throw new EspalierError({ where: "samples", expected: "at least one sample", found: "none" });
   const starts = [0];
   let current: { pass: number; packed: PackedSamples } | undefined;
   const packPass = (pass: number): PackedSamples => {
     if (current?.pass === pass) return current.packed;
     const rng = createRng(`${seed}/packing ${pass}`);
+    const samples = samplesOf(pass);
     const order = rng.shuffle(samples.map((_, i) => i));
     const rows = packRows(samples, shape, order);
     const packed = gatherBatches(samples, rng.shuffle(rows), shape);

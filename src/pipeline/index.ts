@@ -37,6 +37,7 @@ export {
   sampleFields,
   trainingFields,
 } from "./training/fields.js";
+export { type InspectedSource, type InspectOptions, inspectSamples } from "./training/inspect.js";
 export type { Curve, Measure, Method, MethodOutcome, MethodWork, Sample } from "./training/method.js";
 export { methods } from "./training/methods.js";
 export {

@@ -24,9 +24,9 @@ export interface SampleBatches {
   fill: number;
 }
 
-/** Samples packed anew for each epoch, in a seeded order. */
+/** Samples, or those of each epoch, packed anew for each epoch in a seeded order. */
 export function sampleBatches(
-  samples: readonly PackableSample[],
+  samples: readonly PackableSample[] | ((epoch: number) => readonly PackableSample[]),
   shape: PackedShape,
   seed: number | string,
 ): SampleBatches {

@@ -175,12 +175,20 @@ function flopsPerToken({ parameters, frozen = {} }: Pick<TrainOptions, "paramete
 
 /** What a stage leaves only while it works. */
 export async function removeWorkFiles(directory: string): Promise<void> {
-  for (const name of [checkpointFile, bestFile, boxFile]) await rm(join(directory, name), { force: true });
+  for (const name of [checkpointFile, bestFile, boxFile, beforeFile]) await rm(join(directory, name), { force: true });
 }
 
 const bestFile = "best.bin";
 export const checkpointFile = "checkpoint.bin";
 const boxFile = "box.json";
+const beforeFile = "before.json";
+
+/** What was measured before the training; an interrupted stage finds it when it goes on. */
+export async function measuredBefore<T>({ directory }: MethodWork<unknown>, measure: () => Promise<T>): Promise<T> {
+  const path = join(directory, beforeFile);
+  if (!(await fileExists(path))) await writeJsonAtomic(path, await measure());
+  return (await readJson(path)) as T;
+}
 
 /** The bound in steps; minutes are turned into them once, and the answer is kept for a run that goes on. */
 async function stepsOf(

@@ -1,15 +1,17 @@
 import type { z } from "../../base/index.js";
 import { distill } from "./distill.js";
 import { dpo } from "./dpo.js";
+import { grpo } from "./grpo.js";
+import { merge } from "./merge.js";
 import type { Method } from "./method.js";
 import { pretrain } from "./pretrain.js";
-import { merge } from "./merge.js";
 import { rank } from "./rank.js";
-import { reward } from "./reward.js";
-import { score } from "./score.js";
-import { rpo } from "./rpo.js";
-import { grpo } from "./grpo.js";
+import { refusalData } from "./refusal-data.js";
+import { refusals } from "./refusals.js";
 import { reinforce } from "./reinforce.js";
+import { reward } from "./reward.js";
+import { rpo } from "./rpo.js";
+import { score } from "./score.js";
 import { sft } from "./sft.js";
 
 type AnyMethod = Method<z.ZodRawShape>;
@@ -27,6 +29,8 @@ export const methods: Readonly<Record<string, AnyMethod>> = {
   rpo: rpo as unknown as AnyMethod,
   grpo: grpo as unknown as AnyMethod,
   reinforce: reinforce as unknown as AnyMethod,
+  "refusal-data": refusalData as unknown as AnyMethod,
+  refusals: refusals as unknown as AnyMethod,
 };
 
 export function methodOf(name: string): AnyMethod | undefined {

@@ -1,13 +1,5 @@
 import { mean, z } from "../../base/index.js";
-import {
-  type Conversation,
-  limitLength,
-  readConversations,
-  readWorkedQuestions,
-  reasoningPair,
-  renderTurns,
-  type TokenSample,
-} from "../../data/index.js";
+import type { TokenSample } from "../../data/index.js";
 import {
   createSampleScorer,
   fitShape,
@@ -18,30 +10,39 @@ import {
   sftLoss,
 } from "../../train/index.js";
 import {
+  type ChatTools,
   chatToolsOf,
   comparedMeasure,
   endNotes,
   loraOf,
+  measuredBefore,
   passesOf,
   runLoop,
-  setAside,
   trainingCurves,
   writeTuned,
 } from "./common.js";
 import { boundProblems, files, sampleFields, trainingFields } from "./fields.js";
 import { defineMethod, type MethodWork, type OptionsOf } from "./method.js";
+import { answerBothWays, reasoningMeasures, reasoningSamples } from "./reasoning-measures.js";
+import { mixSources, readSources, renderLessons, sampleSources, splitSources } from "./sft-samples.js";
 
 const fields = {
   ...sampleFields,
   ...trainingFields,
+  weights: z
+    .array(z.number().positive())
+    .optional()
+    .describe("Shares of the files of `data`, one for each; default: every sample once an epoch."),
+  carryOver: files("Samples of an earlier stage, of which a share is mixed in.").optional(),
+  carryShare: z.number().gt(0).lt(1).default(0.02).describe("Share of the samples that `carryOver` gives."),
   reasoning: z
     .boolean()
     .default(false)
     .describe(
       "Read worked questions (GSM8K's form), and teach each with its thoughts and without, by the system prompt.",
     ),
-  carryOver: files("Samples of an earlier stage, of which a share is mixed in.").optional(),
-  carryShare: z.number().gt(0).lt(1).default(0.02).describe("Share of the samples that `carryOver` gives."),
+  answers: z.int().min(0).default(32).describe("Questions set aside that are answered both ways (`reasoning`)."),
+  answerTokens: z.int().min(1).default(256).describe("Tokens of such an answer at most."),
 };
 
 type SftOptions = OptionsOf<typeof fields>;
@@ -57,19 +58,23 @@ export const sft = defineMethod({
   fields,
   inputs: { data: "file", carryOver: "file" },
   makes: "policy",
-  version: 1,
-  problems: boundProblems,
+  version: 2,
+  problems: (options) => [...boundProblems(options), ...weightProblems(options)],
   async run(work) {
     const { options, model, seed, runtime, stage, signal } = work;
-    const { train, held, notes } = await prepareSamples(work);
+    const tools = chatToolsOf(work);
+    const { mixture, held, questions, notes } = await prepareSamples(work, tools);
     const { rows, accumulate } = passesOf(options);
-    const shape = fitShape([...train, ...held], { batch: rows, length: options.length });
+    const shape = fitShape([...mixture.all, ...held], { batch: rows, length: options.length });
+    const answer = (of: typeof model, note: string) =>
+      answerBothWays(work, of, { questions, tools, maxTokens: options.answerTokens }, note);
+    const answersBefore = questions.length > 0 ? await measuredBefore(work, () => answer(model, "before")) : undefined;
     const lora = loraOf(options);
     const tuning = await openTuning(model, { seed, ...(lora && { lora }) });
     const packedModel = { config: model.config, ...(tuning.lora && { lora: tuning.lora }) };
     const scorer = createSampleScorer(runtime, `${stage}_scores`, packedModel, shape, signal);
     const before = await lossesOf(scorer, held, tuning.weights());
-    const { batches, passesPerEpoch, fill } = sampleBatches(train, shape, seed);
+    const { batches, passesPerEpoch, fill } = sampleBatches(mixture.samplesOf, shape, seed);
     const result = await runLoop(work, {
       options,
       parameters: tuning.parameters,
@@ -85,58 +90,59 @@ export const sft = defineMethod({
     });
     const after = await lossesOf(scorer, held, tuning.weights());
     await writeTuned(work, tuning);
+    const answersAfter = answersBefore && (await answer(tuning.tuned(), "after"));
     return {
-      measures:
-        held.length === 0
+      measures: [
+        ...(held.length === 0
           ? []
-          : [comparedMeasure({ name: "held-out loss", unit: "nats a token", better: "down" }, before, after)],
+          : [comparedMeasure({ name: "held-out loss", unit: "nats a token", better: "down" }, before, after)]),
+        ...(answersAfter ? reasoningMeasures(answersBefore, answersAfter) : []),
+      ],
       curves: trainingCurves(result),
       notes: [...notes, ...endNotes(options, result), `${(100 * fill).toFixed(1)} % of the packed places hold tokens`],
+      ...(answersAfter && { samples: reasoningSamples(answersBefore, answersAfter) }),
     };
   },
 });
 
-async function prepareSamples(work: MethodWork<SftOptions>) {
-  const { options, seed, onEvent, stage } = work;
-  const tools = chatToolsOf(work);
-  const conversations = await readAll(options.data, options.reasoning);
-  const { train, held } = setAside(conversations, options.heldOut, seed);
-  const carried = options.carryOver ? await readAll(options.carryOver, options.reasoning) : [];
-  const wanted = Math.round((train.length * options.carryShare) / (1 - options.carryShare));
-  const mixed = [...train, ...setAside(carried, Math.min(wanted, carried.length - 1), seed).held];
-  const render = (list: readonly Conversation[]): TokenSample[] =>
-    list.flatMap(({ messages, tools: described, where }) =>
-      renderTurns(tools.template, tools.tokenizer, messages, {
-        ...(described && { tools: described }),
-        ...(where !== undefined && { where }),
-      }),
-    );
-  const limit = (samples: TokenSample[]) =>
-    samples.length === 0
-      ? samples
-      : limitLength(samples, { length: options.length, policy: options.overlong, where: stage, onEvent }).samples;
-  const notes = [`${train.length} conversations to learn from, ${held.length} set aside`];
-  return { train: limit(render(mixed)), held: limit(render(held)), notes };
+function weightProblems({ data, weights }: Pick<SftOptions, "data" | "weights">) {
+  if (!weights || weights.length === data.length) return [];
+  return [{ field: "weights", message: `${weights.length} weights for ${data.length} files: give one for each` }];
 }
 
-async function readAll(paths: readonly string[], reasoning: boolean): Promise<Conversation[]> {
-  const lists = await Promise.all(
-    paths.map(async (path) =>
-      reasoning
-        ? (await readWorkedQuestions(path)).flatMap((question) => Object.values(reasoningPair(question)))
-        : readConversations(path),
-    ),
-  );
-  return lists.flat();
+async function prepareSamples({ options, seed, onEvent, stage }: MethodWork<SftOptions>, tools: ChatTools) {
+  const { data, reasoning, carryOver, carryShare, weights, heldOut, length, overlong, answers } = options;
+  const plan = { length, overlong, stage, onEvent };
+  const { train, held } = splitSources(await readSources(data, reasoning), heldOut, seed);
+  const carried = carryOver && sampleSources(tools, await readSources(carryOver, reasoning), plan);
+  const mixture = mixSources(sampleSources(tools, train, plan), {
+    weights,
+    carried: carried && { sources: carried, share: carryShare },
+    seed,
+  });
+  const count = train.reduce((sum, { lessons }) => sum + lessons.length, 0);
+  const kind = reasoning ? "questions, each with thoughts and without," : "conversations";
+  return {
+    mixture,
+    held: renderLessons(tools, held, plan),
+    questions: held.flatMap(({ question }) => question ?? []).slice(0, answers),
+    notes: [`${count} ${kind} to learn from, ${held.length} set aside`, ...mixture.notes],
+  };
 }
 
-/** Mean loss of each sample, nats a token. */
+/** Mean loss of each lesson, nats a token; what belongs to one question is no two independent values. */
 async function lossesOf(
   scorer: SampleScorer,
-  samples: readonly TokenSample[],
+  lessons: readonly (readonly TokenSample[])[],
   weights: Parameters<SampleScorer>[1],
 ): Promise<number[]> {
-  if (samples.length === 0) return [];
-  const scores = await scorer(samples, weights);
-  return scores.map(({ logProbs }) => -logProbs.reduce((sum, x) => sum + x, 0) / logProbs.length);
+  if (lessons.length === 0) return [];
+  const lessonOf = lessons.flatMap((samples, lesson) => samples.map(() => lesson));
+  const sums = lessons.map(() => ({ loss: 0, tokens: 0 }));
+  for (const { sample, logProbs } of await scorer(lessons.flat(), weights)) {
+    const sum = sums[lessonOf[sample]!]!;
+    sum.tokens += logProbs.length;
+    for (const logProb of logProbs) sum.loss -= logProb;
+  }
+  return sums.map(({ loss, tokens }) => loss / tokens);
 }
