@@ -65,7 +65,7 @@ export const sft = defineMethod({
     const tools = chatToolsOf(work);
     const { mixture, held, questions, notes } = await prepareSamples(work, tools);
     const { rows, accumulate } = passesOf(options);
-    const shape = fitShape([...mixture.all, ...held], { batch: rows, length: options.length });
+    const shape = fitShape([...mixture.all, ...held.flat()], { batch: rows, length: options.length });
     const answer = (of: typeof model, note: string) =>
       answerBothWays(work, of, { questions, tools, maxTokens: options.answerTokens }, note);
     const answersBefore = questions.length > 0 ? await measuredBefore(work, () => answer(model, "before")) : undefined;
