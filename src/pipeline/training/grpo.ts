@@ -2,6 +2,7 @@ import { grpoObjective } from "../../align/index.js";
 import { z } from "../../base/index.js";
 import { defineMethod } from "./method.js";
 import { policyFields, policyProblems, runPolicyGradient } from "./policy-gradient.js";
+import { rewardInputs } from "./rewards.js";
 
 const fields = {
   ...policyFields,
@@ -36,7 +37,7 @@ export const grpo = defineMethod({
   summary: "learn from rewards of the model's own answers (GRPO and its variants)",
   example: "models/chat --data prompts.jsonl --reward constraints --steps 100 --out out/grpo",
   fields,
-  inputs: { data: "file" },
+  inputs: { data: "file", ...rewardInputs },
   makes: "policy",
   version: 1,
   problems: policyProblems,

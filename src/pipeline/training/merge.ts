@@ -23,7 +23,7 @@ const fields = {
     .enum(["refuse", "drop", "truncate-left", "truncate-right"])
     .default("refuse")
     .describe("What becomes of pairs longer than `length`."),
-  badRows: z.enum(["refuse", "drop"]).default("refuse").describe("What becomes of lines that cannot be read."),
+  badLines: z.enum(["refuse", "drop"]).default("refuse").describe("What becomes of lines that cannot be read."),
 };
 
 type MergeWork = MethodWork<OptionsOf<typeof fields>>;
@@ -74,8 +74,8 @@ async function measure(
   merged: RewardModel,
   paths: readonly string[],
 ): Promise<MethodOutcome> {
-  const { length, overlong, badRows } = options;
-  const reading = { tools: chatToolsOf({ model: last.body }), length, overlong, badRows, where: stage, onEvent };
+  const { length, overlong, badLines } = options;
+  const reading = { tools: chatToolsOf({ model: last.body }), length, overlong, badLines, where: stage, onEvent };
   const { pairs, notes } = await readRewardPairs(paths, reading);
   const { config } = last.body;
   const { attributes, bias } = last.head;

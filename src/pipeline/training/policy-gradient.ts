@@ -10,7 +10,6 @@ import {
   type MonitorLimit,
   type MonitorName,
   monitorNames,
-  namedReward,
   type PolicyMeter,
   type PolicyObjective,
   type PolicySampler,
@@ -37,6 +36,7 @@ import {
 } from "./common.js";
 import { boundProblems, files, trainingFields } from "./fields.js";
 import type { Curve, Measure, MethodOutcome, MethodWork, OptionsOf, Sample } from "./method.js";
+import { openRewards, rewardFields, rewardProblems } from "./rewards.js";
 
 const { batch: _b, evaluations: _e, patience: _p, ema: _a, keep: _k, ...loopFields } = trainingFields;
 
@@ -45,9 +45,7 @@ const count = (fallback: number, what: string) => z.int().min(1).default(fallbac
 /** Of every method that learns from the model's own answers. */
 export const policyFields = {
   data: files("Prompts: .jsonl with what their answers are judged by (`answer`, `constraints`); several files."),
-  reward: files(
-    "Rewards, which are summed: maths, constraints[:all], format[:opened], length:20-60[words], overlong:16, repetition, regex:PATTERN, module:FILE.js, judge:URL#MODEL; with a weight, such as maths*2.",
-  ),
+  ...rewardFields,
   heldOut: z.int().min(0).default(64).describe("Prompts set aside for measuring, by a seeded draw."),
   overlong: z
     .enum(["refuse", "drop"])
@@ -78,11 +76,6 @@ export const policyFields = {
     .default(0.2)
     .describe("Deviation of the curriculum's target around its centre."),
   measureSamples: count(4, "Answers to each prompt set aside, before and after."),
-  rewardSeconds: z
-    .number()
-    .positive()
-    .default(10)
-    .describe("Longest time of a module, pattern or judge for one answer."),
   limit: files("Numbers at which it ends early, such as kl<0.5, length-drift<2 or entropy>0.1.").optional(),
 };
 
@@ -99,7 +92,7 @@ export function policyProblems(options: PolicyFields): { field: string; message:
       problems.push({ field, message: error.message });
     }
   };
-  for (const text of options.reward) tell("reward", () => namedReward(text, options));
+  problems.push(...rewardProblems(options));
   tell("limit", () => limitsOf(options));
   if (options.curriculum && options.minutes !== undefined)
     problems.push({ field: "curriculum", message: "it needs steps or epochs, since it is spread over all of them" });
@@ -135,13 +128,11 @@ export async function runPolicyGradient(
   work: MethodWork<PolicyFields>,
   objective: PolicyObjective,
 ): Promise<MethodOutcome> {
-  const rewards = work.options.reward.map((text) =>
-    namedReward(text, { maxTokens: work.options.maxTokens, timeoutSeconds: work.options.rewardSeconds }),
-  );
+  const { rewards, dispose } = await openRewards(work.runtime, work.options);
   try {
     return await runWith(work, objective, rewards);
   } finally {
-    for (const { reward } of rewards) await reward.dispose?.();
+    await dispose();
   }
 }
 

@@ -32,7 +32,7 @@ type RankOptions = OptionsOf<typeof fields>;
 export const rank = defineMethod({
   group: "align",
   summary: "rank answers by a reward and write preference pairs",
-  example: "models/chat --data prompts.jsonl --reward out/reward/model --samples 8 --out out/pairs",
+  example: "models/chat --data prompts.jsonl --reward-model out/reward/model --samples 8 --out out/pairs",
   fields,
   inputs: { data: "file", ...rewardInputs },
   makes: "data",

@@ -2,6 +2,7 @@ import { reinforceObjective } from "../../align/index.js";
 import { z } from "../../base/index.js";
 import { defineMethod } from "./method.js";
 import { policyFields, policyProblems, runPolicyGradient } from "./policy-gradient.js";
+import { rewardInputs } from "./rewards.js";
 
 const fields = {
   ...policyFields,
@@ -24,7 +25,7 @@ export const reinforce = defineMethod({
   summary: "learn from rewards of the model's own answers (REINFORCE, leave-one-out baseline)",
   example: "models/chat --data prompts.jsonl --reward constraints --steps 100 --out out/reinforce",
   fields,
-  inputs: { data: "file" },
+  inputs: { data: "file", ...rewardInputs },
   makes: "policy",
   version: 1,
   problems: policyProblems,

@@ -6,9 +6,13 @@ import type { StageResult, TrainingResult } from "./run.js";
 
 const columns = ["", "before", "after (95 %)", "difference (95 %)", "n"] as const;
 
+/** Below it an interval is no more than a guess: of equal values it has no width at all. */
+const fewestSamples = 8;
+
 /** Whether the interval of the difference excludes zero, and in whose favour. */
 export function verdictOf({ difference, better }: Measure): string {
   if (!difference || better === "neither") return "";
+  if (difference.n < fewestSamples) return "too few samples to tell";
   if (difference.low <= 0 && difference.high >= 0) return "not told apart from no change";
   return difference.mean > 0 === (better === "up") ? "better" : "worse";
 }

@@ -19,9 +19,9 @@ export interface ReadMarksOptions extends ReadRewardOptions {
 /** @throws EspalierError for marks out of range and rows without any, each as file:line */
 export async function readMarkedSamples(
   paths: readonly string[],
-  { tools, length, overlong, badRows, where, onEvent, attributes, range }: ReadMarksOptions,
+  { tools, length, overlong, badLines, where, onEvent, attributes, range }: ReadMarksOptions,
 ): Promise<{ marked: MarkedSample[]; notes: string[] }> {
-  const options = { attributes, range, bad: badRows, onEvent };
+  const options = { attributes, range, bad: badLines, onEvent };
   const read = (await Promise.all(paths.map((path) => readLabelledAnswers(path, options)))).flat();
   const rendered = read.map(({ prompt, response, where: row }) =>
     renderBranches(tools.template, tools.tokenizer, prompt, [response], { where: row }),

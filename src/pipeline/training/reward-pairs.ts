@@ -23,7 +23,7 @@ export interface ReadRewardOptions {
   tools: ChatTools;
   length: number;
   overlong: LengthPolicy;
-  badRows: "refuse" | "drop";
+  badLines: "refuse" | "drop";
   /** Of the stage, for messages. */
   where: string;
   onEvent: OnEvent;
@@ -32,9 +32,9 @@ export interface ReadRewardOptions {
 /** @throws EspalierError for rows that are no pairs, and, with `strengths`, for those without a strength above 0 */
 export async function readRewardPairs(
   paths: readonly string[],
-  { tools, length, overlong, badRows, where, onEvent, strengths = false }: ReadRewardOptions & { strengths?: boolean },
+  { tools, length, overlong, badLines, where, onEvent, strengths = false }: ReadRewardOptions & { strengths?: boolean },
 ): Promise<{ pairs: RewardPair[]; notes: string[] }> {
-  const lists = await Promise.all(paths.map((path) => readPreferencePairs(path, { bad: badRows, onEvent })));
+  const lists = await Promise.all(paths.map((path) => readPreferencePairs(path, { bad: badLines, onEvent })));
   const read = lists.flat();
   if (strengths) checkStrengths(read);
   const rendered = read.map((pair) => renderPair(tools.template, tools.tokenizer, pair));

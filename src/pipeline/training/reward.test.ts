@@ -146,7 +146,7 @@ test("answers are sampled where a row has none, judged, and paired as training r
     { prompt: "Who is Tom?", constraints: [no], answers: ["Tom, a dog.", "A dog."] },
     { prompt: "Who is Lily?", constraints: [no] },
   ]);
-  const stage = { method: "rank", data: prompts, rules: ["constraints"], samples: 6, maxTokens: 160 };
+  const stage = { method: "rank", data: prompts, reward: ["constraints"], samples: 6, maxTokens: 160 };
   const recipe = { ...stageOf({}), out: join(directory, "ranked"), stages: [stage] };
   const { result } = await runTraining(checkTrainingRecipe(recipe, "recipe"), { store: join(directory, "store") });
   const pairs = await readPreferencePairs(join(directory, "ranked/data.jsonl"));
@@ -200,7 +200,7 @@ describe("bad input", () => {
     [{ objective: "regression", attributes: ["a", "b"], attributeWeights: [1] }, /one for each of the attributes/],
     [{ method: "merge", models: ["a"] }, /name two or more/],
     [{ method: "merge", models: ["a", "b", "c"], extrapolate: 1.5 }, /it goes from one model to another/],
-    [{ method: "rank" }, /name at least one of reward, rules, module, judge/],
+    [{ method: "rank" }, /name at least one, or a rewardModel/],
   ])("fields that contradict: %j", (stage, message) => {
     const {
       heldOut: _h,

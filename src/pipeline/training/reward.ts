@@ -63,7 +63,7 @@ const fields = {
     .default(false)
     .describe("Give the head a bias, which transformers leaves out when it loads the model."),
   pairs: files("Preference pairs that accuracy is measured on besides, before and after.").optional(),
-  badRows: z.enum(["refuse", "drop"]).default("refuse").describe("What becomes of lines that cannot be read."),
+  badLines: z.enum(["refuse", "drop"]).default("refuse").describe("What becomes of lines that cannot be read."),
 };
 
 type RewardOptions = OptionsOf<typeof fields>;
@@ -160,7 +160,7 @@ function createSession(work: RewardWork, start: RewardModel, tuning: RewardTunin
     tools: chatToolsOf(options.init === undefined ? work : { model: start.body }),
     length: options.length,
     overlong: options.overlong,
-    badRows: options.badRows,
+    badLines: options.badLines,
     where: stage,
     onEvent,
   };

@@ -10,7 +10,7 @@ const fields = {
   data: files(
     "Answers: {prompt, response}, {prompt, answers: [...]}, {messages: [...]} that end with an answer, or {prompt, chosen, rejected}.",
   ),
-  reward: z
+  rewardModel: z
     .string()
     .min(1)
     .describe("Reward model: a directory that `align reward` or `align merge` wrote, or stage:NAME."),
@@ -21,14 +21,14 @@ const fields = {
 export const score = defineMethod({
   group: "align",
   summary: "score answers with a reward model",
-  example: "models/chat --reward out/reward/model --data answers.jsonl --out out/scores",
+  example: "models/chat --reward-model out/reward/model --data answers.jsonl --out out/scores",
   fields,
-  inputs: { data: "file", reward: "model" },
+  inputs: { data: "file", rewardModel: "model" },
   makes: "data",
   version: 1,
   async run({ options, directory, runtime, signal }) {
     const rows = (await Promise.all(options.data.map((path) => readRows(path, parseScored)))).flat();
-    const model = await openRewardModel(options.reward);
+    const model = await openRewardModel(options.rewardModel);
     try {
       const judge = await openAttributeJudge(runtime, model, { length: options.length });
       const items = rows.flatMap(({ prompt, answers }) => answers.map((answer): RewardItem => ({ prompt, answer })));
