@@ -68,12 +68,14 @@ export const sft = defineMethod({
     const shape = fitShape([...mixture.all, ...held.flat()], { batch: rows, length: options.length });
     const answer = (of: typeof model, note: string) =>
       answerBothWays(work, of, { questions, tools, maxTokens: options.answerTokens }, note);
-    const answersBefore = questions.length > 0 ? await measuredBefore(work, () => answer(model, "before")) : undefined;
     const lora = loraOf(options);
     const tuning = await openTuning(model, { seed, ...(lora && { lora }) });
     const packedModel = { config: model.config, ...(tuning.lora && { lora: tuning.lora }) };
     const scorer = createSampleScorer(runtime, `${stage}_scores`, packedModel, shape, signal);
-    const before = await lossesOf(scorer, held, tuning.weights());
+    const before = await measuredBefore(work, async () => ({
+      ...(questions.length > 0 && { answers: await answer(model, "before") }),
+      losses: await lossesOf(scorer, held, tuning.weights()),
+    }));
     const { batches, passesPerEpoch, fill } = sampleBatches(mixture.samplesOf, shape, seed);
     const result = await runLoop(work, {
       options,
@@ -90,17 +92,17 @@ export const sft = defineMethod({
     });
     const after = await lossesOf(scorer, held, tuning.weights());
     await writeTuned(work, tuning);
-    const answersAfter = answersBefore && (await answer(tuning.tuned(), "after"));
+    const answersAfter = before.answers && (await answer(tuning.tuned(), "after"));
     return {
       measures: [
         ...(held.length === 0
           ? []
-          : [comparedMeasure({ name: "held-out loss", unit: "nats a token", better: "down" }, before, after)]),
-        ...(answersAfter ? reasoningMeasures(answersBefore, answersAfter) : []),
+          : [comparedMeasure({ name: "held-out loss", unit: "nats a token", better: "down" }, before.losses, after)]),
+        ...(before.answers && answersAfter ? reasoningMeasures(before.answers, answersAfter) : []),
       ],
       curves: trainingCurves(result),
       notes: [...notes, ...endNotes(options, result), `${(100 * fill).toFixed(1)} % of the packed places hold tokens`],
-      ...(answersAfter && { samples: reasoningSamples(answersBefore, answersAfter) }),
+      ...(before.answers && answersAfter && { samples: reasoningSamples(before.answers, answersAfter) }),
     };
   },
 });
