@@ -47,7 +47,8 @@ export function shareInterval(outcomes: readonly boolean[]): Interval {
   const z2 = z975 ** 2;
   const centre = (share + z2 / (2 * n)) / (1 + z2 / n);
   const half = (z975 / (1 + z2 / n)) * Math.sqrt((share * (1 - share)) / n + z2 / (4 * n * n));
-  return { mean: share, low: Math.max(0, centre - half), high: Math.min(1, centre + half), n };
+  // Both ends are exact where none or all are so, which rounding would miss.
+  return { mean: share, low: share === 0 ? 0 : centre - half, high: share === 1 ? 1 : centre + half, n };
 }
 
 /**
