@@ -77,7 +77,7 @@ export {
   type SampleScorer,
   type SequenceScore,
 } from "./score-samples.js";
-export { type SampleBatches, sampleBatches, sftLoss } from "./sft.js";
+export { type SampleBatches, type SftAverage, sampleBatches, sftLoss } from "./sft.js";
 export { readTrainedParameters } from "./state.js";
 export {
   type BatchResult,

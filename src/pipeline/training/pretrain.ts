@@ -74,12 +74,12 @@ export const pretrain = defineMethod({
     const stretched = await lossesOf(scorer, held, tuning.weights());
     const before = options.rope === "none" ? stretched : await lossesOf(scorerOf(old), held, tuning.weights());
     const found = await retrievals(work, packed(old), tuning.weights());
-    const { batches, passesPerEpoch } = sampleBatches(train, shape, seed);
+    const { batches, passesPerEpoch } = sampleBatches(train, shape, { seed });
     const result = await runLoop(work, {
       options,
       parameters: tuning.parameters,
       frozen: tuning.frozen,
-      loss: packedLoss({ ...packed(model.config), shape, lossOf: sftLoss }),
+      loss: packedLoss({ ...packed(model.config), shape, lossOf: sftLoss() }),
       batches,
       passesPerEpoch,
       accumulate,

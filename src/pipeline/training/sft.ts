@@ -41,6 +41,12 @@ const fields = {
     .describe(
       "Read worked questions (GSM8K's form), and teach each with its thoughts and without, by the system prompt.",
     ),
+  average: z
+    .enum(["tokens", "sequences"])
+    .default("tokens")
+    .describe(
+      "What the loss is a mean over: all learnt tokens, or answers, so that short ones count as much as long ones.",
+    ),
   answers: z.int().min(0).default(32).describe("Questions set aside that are answered both ways (`reasoning`)."),
   answerTokens: z.int().min(1).default(256).describe("Tokens of such an answer at most."),
 };
@@ -76,12 +82,15 @@ export const sft = defineMethod({
       ...(questions.length > 0 && { answers: await answer(model, "before") }),
       losses: await lossesOf(scorer, held, tuning.weights()),
     }));
-    const { batches, passesPerEpoch, fill } = sampleBatches(mixture.samplesOf, shape, seed);
+    const { batches, passesPerEpoch, fill } = sampleBatches(mixture.samplesOf, shape, {
+      seed,
+      average: options.average,
+    });
     const result = await runLoop(work, {
       options,
       parameters: tuning.parameters,
       frozen: tuning.frozen,
-      loss: packedLoss({ ...packedModel, shape, lossOf: sftLoss }),
+      loss: packedLoss({ ...packedModel, shape, lossOf: sftLoss(options.average) }),
       batches,
       passesPerEpoch,
       accumulate,
