@@ -1,5 +1,7 @@
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { checkTrainingRecipe, referencesOf } from "./recipe.js";
+import { repositoryPath } from "../../base/testing.js";
+import { checkTrainingRecipe, referencesOf, trainingRecipeJsonSchema } from "./recipe.js";
 
 const base = { kind: "train", model: "m", out: "o" };
 const problemsOf = (recipe: object): string => {
@@ -45,4 +47,9 @@ test("rounds hold stages of their own", () => {
   const inner = [{ method: "sft", data: "a.jsonl" }];
   expect(problemsOf({ ...base, stages: [{ rounds: 2, stages: inner }] })).toBe("");
   expect(problemsOf({ ...base, stages: [{ rounds: 0, stages: inner }] })).toContain("rounds");
+});
+
+test("schemas/training-recipe.schema.json is the schema that recipes are checked with (npm run schemas writes it)", () => {
+  const written: unknown = JSON.parse(readFileSync(repositoryPath("schemas/training-recipe.schema.json"), "utf8"));
+  expect(written).toEqual(JSON.parse(JSON.stringify(trainingRecipeJsonSchema())));
 });
