@@ -22,17 +22,20 @@ function createMethodCommand(name: string, method: Method): Command {
     .argument("<model>", "Hugging Face directory or .gguf file")
     .requiredOption("--out <dir>", "where the results and the report go");
   addFieldOptions(command, method.fields)
+    .option("--chat-template <file>", "for a model without one, or in place of its own: a Jinja file, or plain")
     .option("--seed <n>", "seed of everything random", nonNegativeNumber, 0)
     .option("--store <dir>", "where finished stages are kept", ".espalier")
     .addHelpText("after", `\nExample:\n  $ espalier ${method.group} ${name} ${method.example}`)
     .action((model: string, options: MethodOptions, self: Command) =>
       runCommand(self, async (io) => {
         const { checkTrainingRecipe } = await import("../pipeline/index.js");
-        const { out, seed, store, ...rest } = options;
+        const { out, seed, store, chatTemplate, ...rest } = options;
         const fields = Object.fromEntries(Object.entries(rest).filter(([field]) => field in method.fields));
-        const recipe = { kind: "train", model, out, seed, stages: [{ method: name, ...fields }] };
+        const template = chatTemplate !== undefined && { chatTemplate };
+        const recipe = { kind: "train", model, out, seed, ...template, stages: [{ method: name, ...fields }] };
         const checked = checkTrainingRecipe(recipe, `espalier ${method.group} ${name}`);
-        await runTrainingRecipe(checked, { store, command: commandLine(name, method, model, out, fields) }, io);
+        const command = commandLine(name, method, model, out, { ...template, ...fields });
+        await runTrainingRecipe(checked, { store, command }, io);
       }),
     );
   return withCommonOptions(command);
@@ -42,6 +45,7 @@ interface MethodOptions extends Record<string, unknown> {
   out: string;
   seed: number;
   store: string;
+  chatTemplate?: string;
 }
 
 function commandLine(

@@ -62,8 +62,19 @@ export interface ChatTools {
 
 /** @throws EspalierError for a model without tokenizer or chat template */
 export function chatToolsOf({ model }: Pick<MethodWork<unknown>, "model">): ChatTools {
+  if (model.sidecars.chatTemplate === undefined) throw withoutTemplate(model.path);
   const tokenizer = loadTokenizer(model.sidecars.tokenizer, model.path);
   return { tokenizer, template: chatTemplateOf(model, tokenizer) };
+}
+
+function withoutTemplate(path: string): EspalierError {
+  return new EspalierError({
+    where: path,
+    expected: "a chat template, to write conversations with",
+    found: "a base model without one",
+    fix: "name a Jinja file with --chat-template (`chatTemplate` of a recipe), or `plain`",
+    exitCode: 2,
+  });
 }
 
 /**
