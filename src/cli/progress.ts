@@ -10,7 +10,7 @@ export interface Progress {
 export function createProgress(stream: NodeJS.WriteStream): Progress {
   const live = stream.isTTY === true;
   let open = false;
-  let stage = { name: "", startedMs: 0, firstMs: 0, firstDone: 0, tenths: 0 };
+  let stage = { name: "", total: 0, firstMs: 0, firstDone: 0, lastDone: 0, tenths: 0 };
 
   const end = () => {
     if (open) stream.write("\n");
@@ -28,9 +28,11 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
 
   const step = (name: string, done: number, total: number, text: string) => {
     const now = performance.now();
-    if (name !== stage.name || done < stage.firstDone) {
-      stage = { name, startedMs: now, firstMs: now, firstDone: done, tenths: 0 };
+    // A stage may count several things, one after the other.
+    if (name !== stage.name || total !== stage.total || done < stage.lastDone) {
+      stage = { name, total, firstMs: now, firstDone: done, lastDone: done, tenths: 0 };
     }
+    stage.lastDone = done;
     const left = timeLeft(stage, now, done, total);
     const shown = `  ${name.padEnd(22)} ${bar(done / total)} ${text}${left}`;
     if (live) return rewrite(shown);
