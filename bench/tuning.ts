@@ -202,8 +202,12 @@ async function createRun(runtime: Runtime, mode: Mode, model: Model, pairs: read
   const tuning = await openTuning(model, { lora });
   const packedModel = { config, lora: tuning.lora! };
   const scorer = createSampleScorer(runtime, "reference", packedModel, shape);
-  const prepared = mode === "dpo" ? await preferenceRun(wrapped, shape) : sampleBatches(samples, shape, 0);
-  const loss = packedLoss({ ...packedModel, shape, lossOf: mode === "dpo" ? preferenceObjective({}, shape) : sftLoss });
+  const prepared = mode === "dpo" ? await preferenceRun(wrapped, shape) : sampleBatches(samples, shape, { seed: 0 });
+  const loss = packedLoss({
+    ...packedModel,
+    shape,
+    lossOf: mode === "dpo" ? preferenceObjective({}, shape) : sftLoss(),
+  });
   const step = createUpdate(runtime, tuning.parameters, tuning.frozen, loss);
   const drawn = await Promise.all(Array.from({ length: prepared.passesPerEpoch }, async (_, i) => prepared.batches(i)));
 
