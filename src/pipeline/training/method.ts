@@ -16,6 +16,8 @@ export interface Method<Fields extends z.ZodRawShape = z.ZodRawShape> {
   fields: Fields;
   /** Fields that name files or models, on whose contents the result depends; `stage:NAME` stands for an earlier stage's. */
   inputs: { readonly [Name in keyof Fields]?: "file" | "model" };
+  /** Further files on whose contents the result depends, such as a module that a reward names. */
+  reads?(options: OptionsOf<Fields>): readonly string[];
   /** `policy`: later stages go on with the model it writes; `reward`, `data` and `nothing`: they go on with the one before. */
   makes: "policy" | "reward" | "data" | "nothing";
   /** Raised when the method's code changes what it writes. */

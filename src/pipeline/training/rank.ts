@@ -6,7 +6,7 @@ import { createBatchGenerator, readAllWeights } from "../../engine/index.js";
 import { chatToolsOf } from "./common.js";
 import { files } from "./fields.js";
 import { defineMethod, type MethodOutcome, type MethodWork, type OptionsOf } from "./method.js";
-import { openRewards, rewardFields, rewardInputs, rewardItemOf, rewardProblems } from "./rewards.js";
+import { openRewards, rewardFields, rewardFiles, rewardInputs, rewardItemOf, rewardProblems } from "./rewards.js";
 
 const fields = {
   data: files("Prompts, one a line; a row with `answers: [...]` has those judged, for the others the model answers."),
@@ -35,6 +35,7 @@ export const rank = defineMethod({
   example: "models/chat --data prompts.jsonl --reward-model out/reward/model --samples 8 --out out/pairs",
   fields,
   inputs: { data: "file", ...rewardInputs },
+  reads: rewardFiles,
   makes: "data",
   version: 1,
   problems: rewardProblems,

@@ -2,7 +2,7 @@ import { reinforceObjective } from "../../align/index.js";
 import { z } from "../../base/index.js";
 import { defineMethod } from "./method.js";
 import { policyFields, policyProblems, runPolicyGradient } from "./policy-gradient.js";
-import { rewardInputs } from "./rewards.js";
+import { rewardFiles, rewardInputs } from "./rewards.js";
 
 const fields = {
   ...policyFields,
@@ -26,6 +26,7 @@ export const reinforce = defineMethod({
   example: "models/chat --data prompts.jsonl --reward constraints --steps 100 --out out/reinforce",
   fields,
   inputs: { data: "file", ...rewardInputs },
+  reads: rewardFiles,
   makes: "policy",
   version: 1,
   problems: policyProblems,

@@ -30,6 +30,11 @@ export const rewardFields = {
 
 export const rewardInputs = { rewardModel: "model" } as const;
 
+/** Modules among the rewards: an edited one is another reward. */
+export function rewardFiles({ reward = [] }: { reward?: readonly string[] | undefined }): string[] {
+  return reward.flatMap((text) => /^module:(.*?)(?:\*-?\d+(?:\.\d+)?)?$/s.exec(text)?.[1] ?? []);
+}
+
 type RewardFields = OptionsOf<typeof rewardFields> & { maxTokens: number };
 
 export function rewardProblems({ reward = [], rewardModel, ...limits }: RewardFields) {

@@ -157,6 +157,8 @@ async function runStage(
   const method = methodOf(stage.method) ?? internal(`no method ${stage.method}`);
   const { method: _method, name: _name, ...options } = stage;
   const { paths, digests } = await resolveInputs(method, options, position.made);
+  const read = method.reads?.(options) ?? [];
+  if (read.length > 0) digests.reads = digestJson(await Promise.all(read.map(hashFile)));
   const artifact = await store.produce(
     {
       stage: name,
