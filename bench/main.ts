@@ -30,6 +30,10 @@ const benches: Readonly<Record<string, { what: string; load: () => Promise<Bench
     what: "real tokens/s of preference training with LoRA, against the matrix-product rate and TRL",
     load: async () => (await import("./tuning.js")).tuneDpo,
   },
+  frozen: {
+    what: "LoRA beside frozen matrices in 8 bits: tokens/s, loss, log-probabilities and result against f32",
+    load: async () => (await import("./frozen.js")).frozenBench,
+  },
   solve: {
     what: "seconds to a proven optimum of 80 layers x 16 variants under three budgets",
     load: async () => (await import("./solve.js")).solve,

@@ -33,10 +33,12 @@ import {
   createSampleScorer,
   createStep,
   deferScatters,
+  type FrozenType,
   fitShape,
   openTuning,
   type PackedShape,
   packedLoss,
+  roundFrozen,
   sampleBatches,
   sftLoss,
 } from "../src/train/index.js";
@@ -46,18 +48,26 @@ import { configOf, createGemm, randomParameters, shapes } from "./train-step.js"
 
 type Mode = "sft" | "dpo";
 
-interface Result {
-  model: string;
-  mode: Mode;
+interface Rates {
   /** Real tokens a second of the steps alone. */
   tokensPerSecond: number;
   /** The same with the reference's pass over each pair, as in a run of one epoch. */
   withReference?: number;
   shareOfGemm: number;
+  /** Over the tokens a second of each peer, in the order of `peers`. */
+  ratios: number[];
+}
+
+interface Result {
+  model: string;
+  mode: Mode;
+  /** By what frozen matrices are multiplied in. */
+  rates: Readonly<Record<FrozenType, Rates>>;
   gemmGflops: number;
   fill: number;
+  /** Of the steps in f32. */
   peakRssBytes: number;
-  peers: { name: string; tokensPerSecond: number; ratio: number }[];
+  peers: { name: string; tokensPerSecond: number }[];
   profile: { op: string; milliseconds: number }[];
   note?: string;
 }
@@ -139,42 +149,57 @@ async function measureCase({ mode, name, model, pairs, peers, say }: Case): Prom
   const rss = createRssMeter();
   const runtime = await createRuntime({ threads });
   const gemm = await createGemm(runtime);
-  const run = await createRun(runtime, mode, model, pairs);
-  await run.pass();
+  const plain = await createRun(runtime, mode, model, pairs, "f32");
+  await plain.pass();
+  await plain.pass();
+  const peakRssBytes = rss.peakBytes();
+  rss.stop();
+  const runs = { f32: plain, int8: await createRun(runtime, mode, model, pairs, "int8") };
+  await runs.int8.pass();
   await gemm.run();
   const peerBest = new Map<string, number>();
-  let [best, bestReference, gemmBest] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
-  let peakRssBytes = 0;
+  const best = { f32: unmeasured(), int8: unmeasured() };
+  let gemmBest = Number.POSITIVE_INFINITY;
   for (let round = 0; round < rounds; round++) {
-    rss.reset();
-    gemmBest = Math.min(gemmBest, await timeMs(gemm.run));
-    best = Math.min(best, await run.pass());
-    if (run.reference) bestReference = Math.min(bestReference, await timeMs(run.reference));
-    gemmBest = Math.min(gemmBest, await timeMs(gemm.run));
-    peakRssBytes = Math.max(peakRssBytes, rss.peakBytes());
-    say(
-      `  round ${round + 1}: ${((1000 * run.realTokens) / best).toFixed(1)} tokens/s, product ${gemm.rate(gemmBest).toFixed(0)} GFLOP/s`,
-    );
+    for (const [type, run] of entries(runs)) {
+      gemmBest = Math.min(gemmBest, await timeMs(gemm.run));
+      best[type].pass = Math.min(best[type].pass, await run.pass());
+      if (run.reference) best[type].reference = Math.min(best[type].reference, await timeMs(run.reference));
+      const rate = (1000 * run.realTokens) / best[type].pass;
+      say(
+        `  round ${round + 1}, ${type}: ${rate.toFixed(1)} tokens/s, product ${gemm.rate(gemmBest).toFixed(0)} GFLOP/s`,
+      );
+    }
     if (typeof peers !== "string") await runPeers(peers, mode, peerBest, say);
   }
-  rss.stop();
-  const profile = await run.profile();
+  const profile = await runs.f32.profile();
   await runtime.dispose();
-  const tokensPerSecond = (1000 * run.realTokens) / best;
+  const ratesOf = (type: FrozenType): Rates => {
+    const { realTokens, flops, reference } = runs[type];
+    const { pass, reference: referenceMs } = best[type];
+    const tokensPerSecond = (1000 * realTokens) / pass;
+    return {
+      tokensPerSecond,
+      ...(reference && { withReference: (1000 * realTokens) / (pass + referenceMs) }),
+      shareOfGemm: flops / pass / 1e6 / gemm.rate(gemmBest),
+      ratios: [...peerBest.values()].map((rate) => tokensPerSecond / rate),
+    };
+  };
   return {
     model: name,
     mode,
-    tokensPerSecond,
-    ...(run.reference && { withReference: (1000 * run.realTokens) / (best + bestReference) }),
-    shareOfGemm: run.flops / best / 1e6 / gemm.rate(gemmBest),
+    rates: { f32: ratesOf("f32"), int8: ratesOf("int8") },
     gemmGflops: gemm.rate(gemmBest),
-    fill: run.fill,
+    fill: plain.fill,
     peakRssBytes,
-    peers: [...peerBest].map(([peer, rate]) => ({ name: peer, tokensPerSecond: rate, ratio: tokensPerSecond / rate })),
+    peers: [...peerBest].map(([peer, rate]) => ({ name: peer, tokensPerSecond: rate })),
     profile,
     ...(typeof peers === "string" && { note: `no peers: ${peers}` }),
   };
 }
+
+const unmeasured = () => ({ pass: Number.POSITIVE_INFINITY, reference: Number.POSITIVE_INFINITY });
+const entries = <K extends string, V>(record: Record<K, V>) => Object.entries(record) as [K, V][];
 
 async function runPeers(peers: Peers, mode: Mode, best: Map<string, number>, say: (text: string) => void) {
   for (const words of peerModes[mode]) {
@@ -191,7 +216,13 @@ const rows: Readonly<Record<Mode, { batch: number; length: number }>> = {
   dpo: { batch: 1, length: 512 },
 };
 
-async function createRun(runtime: Runtime, mode: Mode, model: Model, pairs: readonly BranchedSample[]) {
+async function createRun(
+  runtime: Runtime,
+  mode: Mode,
+  model: Model,
+  pairs: readonly BranchedSample[],
+  type: FrozenType,
+) {
   const { config } = model;
   const wrap = (ids: Int32Array) => ids.map((id) => id % config.vocabSize);
   const answers = (branches: readonly TokenSample[]) => branches.map(({ ids, learn }) => ({ ids: wrap(ids), learn }));
@@ -200,7 +231,11 @@ async function createRun(runtime: Runtime, mode: Mode, model: Model, pairs: read
   const shape = fitShape(samples, rows[mode]);
   const { batches: packed, fill } = packSamples(samples, shape);
   const tuning = await openTuning(model, { lora });
-  const packedModel = { config, lora: tuning.lora! };
+  const plain = { config, lora: tuning.lora! };
+  const packedModel = { ...plain, frozen: type };
+  const rounding = { runtime, name: "rounding", model: plain, shape, tuning, samples };
+  const frozen = type === "int8" ? (await roundFrozen(rounding)).frozen : tuning.frozen;
+  const all = () => ({ ...frozen, ...tuning.parameters.tensors });
   const scorer = createSampleScorer(runtime, "reference", packedModel, shape);
   const prepared = mode === "dpo" ? await preferenceRun(wrapped, shape) : sampleBatches(samples, shape, { seed: 0 });
   const loss = packedLoss({
@@ -208,11 +243,11 @@ async function createRun(runtime: Runtime, mode: Mode, model: Model, pairs: read
     shape,
     lossOf: mode === "dpo" ? preferenceObjective({}, shape) : sftLoss(),
   });
-  const step = createUpdate(runtime, tuning.parameters, tuning.frozen, loss);
+  const step = createUpdate(runtime, tuning.parameters, frozen, loss);
   const drawn = await Promise.all(Array.from({ length: prepared.passesPerEpoch }, async (_, i) => prepared.batches(i)));
 
   async function preferenceRun(own: readonly BranchedSample[], of: PackedShape) {
-    const reference = await scorePairs(scorer, own, tuning.weights());
+    const reference = await scorePairs(scorer, own, all());
     const known: PreferenceSample[] = own.map((pair, i) => ({ pair, reference: reference[i]! }));
     return preferenceBatches(known, of, { seed: 0 });
   }
@@ -234,12 +269,12 @@ async function createRun(runtime: Runtime, mode: Mode, model: Model, pairs: read
       timeMs(async () => {
         for (const batch of drawn) await step(batch);
       }),
-    ...(mode === "dpo" && { reference: async () => void (await scorer(wrapped, tuning.weights())) }),
+    ...(mode === "dpo" && { reference: async () => void (await scorer(wrapped, all())) }),
     async profile() {
       const graph = deferScatters(buildStep("profiled", tuning.parameters, loss));
       const { feeds, weight } = drawn[0]!;
-      const all = { ...tuning.parameters.tensors, ...tuning.frozen, ...feeds, denominator: f32Tensor([], [weight]) };
-      const { operators } = await profileProgram(runtime, graph, all, { runs: 1 });
+      const inputs = { ...all(), ...feeds, denominator: f32Tensor([], [weight]) };
+      const { operators } = await profileProgram(runtime, graph, inputs, { runs: 1 });
       return operators.map(({ op, milliseconds }) => ({ op, milliseconds }));
     },
   };
@@ -279,17 +314,23 @@ function createUpdate(
   };
 }
 
-function render(result: Result): string {
-  const { model, mode, tokensPerSecond, withReference, shareOfGemm, gemmGflops, fill, peers, note } = result;
-  const reference = withReference === undefined ? "" : `, ${withReference.toFixed(1)} with the reference's pass`;
+function render({ model, mode, rates, gemmGflops, fill, peers, note, peakRssBytes, profile }: Result): string {
+  const ratesLine = (type: FrozenType) => {
+    const { tokensPerSecond, withReference, shareOfGemm, ratios } = rates[type];
+    return [
+      `  ${type.padEnd(5)} ${tokensPerSecond.toFixed(1)} real tokens/s`,
+      ...(withReference === undefined ? [] : [`${withReference.toFixed(1)} with the reference's pass`]),
+      `${(100 * shareOfGemm).toFixed(1)} % of the product rate`,
+      ...ratios.map((ratio, i) => `${ratio.toFixed(2)} times ${peers[i]!.name}`),
+    ].join(", ");
+  };
   return `${[
-    `${model}, ${mode}: ${tokensPerSecond.toFixed(1)} real tokens/s${reference}; ${(100 * fill).toFixed(1)} % of the places filled`,
-    `  ${(100 * shareOfGemm).toFixed(1)} % of ONNX Runtime's product rate of ${gemmGflops.toFixed(1)} GFLOP/s`,
-    ...peers.map(
-      ({ name, tokensPerSecond: rate, ratio }) => `  ${name}: ${rate.toFixed(1)} tokens/s, ratio ${ratio.toFixed(2)}`,
-    ),
+    `${model}, ${mode}: ${(100 * fill).toFixed(1)} % of the places filled; frozen matrices in f32 and in 8 bits`,
+    ratesLine("f32"),
+    ratesLine("int8"),
+    ...peers.map(({ name, tokensPerSecond }) => `  ${name}: ${tokensPerSecond.toFixed(1)} tokens/s`),
     ...(note ? [`  ${note}`] : []),
-    `  peak memory ${formatBytes(result.peakRssBytes)}`,
-    ...result.profile.slice(0, 12).map(({ op, milliseconds }) => `    ${op.padEnd(34)} ${milliseconds.toFixed(1)} ms`),
+    `  ONNX Runtime's product rate ${gemmGflops.toFixed(1)} GFLOP/s, peak memory in f32 ${formatBytes(peakRssBytes)}`,
+    ...profile.slice(0, 12).map(({ op, milliseconds }) => `    ${op.padEnd(34)} ${milliseconds.toFixed(1)} ms`),
   ].join("\n")}\n`;
 }

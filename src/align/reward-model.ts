@@ -25,6 +25,7 @@ import {
   type Batch,
   type BuildLoss,
   buildPackedModel,
+  type FrozenType,
   modelValues,
   openTuning,
   packedRowFeeds,
@@ -57,6 +58,8 @@ export interface RewardArchitecture {
   /** Number of attributes. */
   attributes: number;
   bias: boolean;
+  /** The blocks' matrices in 8 bits; see `PackedModel`. */
+  frozen?: FrozenType;
 }
 
 /** Attributes of each answer, [S, A]; inputs besides the rows: `last` i64 [S], the token that ends each. */

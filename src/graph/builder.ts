@@ -86,8 +86,8 @@ function requireDims(name: string, shape: Shape): void {
 }
 
 function graphDTypeOf({ dtype }: HostTensor): GraphDType {
-  if (dtype === "f32" || dtype === "i64" || dtype === "i32" || dtype === "bool") return dtype;
-  throw new EspalierError({ where: "graph: constant", expected: "f32, i64, i32 or bool", found: dtype });
+  if (dtype === "f32" || dtype === "i64" || dtype === "i32" || dtype === "i8" || dtype === "bool") return dtype;
+  throw new EspalierError({ where: "graph: constant", expected: "f32, i64, i32, i8 or bool", found: dtype });
 }
 
 /** The named operations. Axes may be negative. */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { angles, caseFeeds, gradientCases, type OperatorCase } from "../../test/support/operator-cases.js";
+import { angles, caseFeeds, gradientCases, int8Matrix, type OperatorCase } from "../../test/support/operator-cases.js";
 import { gradients } from "./autodiff.js";
 import { createGraph } from "./builder.js";
 import { ops } from "./ops/index.js";
@@ -19,9 +19,30 @@ test.each(Object.entries(gradientCases))("%s: gradient equals central difference
 test("every operator has a gradient case or says why it has no gradient", () => {
   const tested = new Set(Object.keys(gradientCases).map((name) => name.split(",")[0]));
   const untested = (Object.keys(ops) as OpKind[]).filter(
-    (kind) => typeof ops[kind].grad === "function" && !tested.has(kind),
+    (kind) => typeof ops[kind].grad === "function" && !tested.has(kind) && !straightThrough.has(kind),
   );
   expect(untested).toEqual([]);
+});
+
+/** Operators whose gradient is that of what they round. */
+const straightThrough: ReadonlySet<OpKind> = new Set(["int8Linear"]);
+
+test("int8Linear: the gradient is the product with the transposed matrix, rounded likewise", () => {
+  const g = createGraph("int8");
+  const [x, dy] = [g.input("x", [2, 5]), g.input("dy", [2, 3])];
+  const operands = int8Matrix(g, 5, 3);
+  const { matrix, steps, back, backSteps } = operands;
+  const [dx] = gradients(g, g.sum(g.mul(g.int8Linear(x, operands), dy)), [x]);
+  g.output("dx", dx!);
+  g.output("expected", g.int8Linear(dy, { matrix: back, steps: backSteps, back: matrix, backSteps: steps }));
+  const slopes = Float64Array.of(1, -127, 63.5, 0.5, 2, -0.25);
+  const { dx: found, expected } = interpret(g, { x: new Float64Array(10).fill(1), dy: slopes });
+  expect(found!.data).toEqual(expected!.data);
+  // The first row has steps of 1: 63.5 becomes 64, the even one.
+  const { tensor } = g.constants.find(({ value }) => value === back)!;
+  const { tensor: widths } = g.constants.find(({ value }) => value === backSteps)!;
+  const entry = (n: number, k: number) => Number(tensor.data[n * 5 + k]) * Number(widths.data[k]);
+  expect(found!.data[4]).toBeCloseTo(entry(0, 4) - 127 * entry(1, 4) + 64 * entry(2, 4), 9);
 });
 
 function bothGradients(operatorCase: OperatorCase, name: string) {

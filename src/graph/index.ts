@@ -8,10 +8,11 @@ export type {
   TokenLogProbOptions,
   TokenLogProbs,
 } from "./losses.js";
-export type { ReduceOptions } from "./methods/arrays.js";
+export type { Int8Operands, ReduceOptions } from "./methods/arrays.js";
 export { type AttentionOptions, causalMask, maskedScore, type RotaryOptions } from "./methods/networks.js";
 export { type EmitOnnxOptions, emitOnnx, type OnnxModel } from "./onnx/emit.js";
 export { createProtoWriter, type ProtoWriter } from "./onnx/proto.js";
+export { int8Steps } from "./ops/int8.js";
 export type { OpKind, OpParams, RotaryPairing } from "./ops/params.js";
 export { optimise } from "./passes/index.js";
 export { digestGraph, printGraph } from "./print.js";

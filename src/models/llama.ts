@@ -13,6 +13,7 @@ import type { BlockInputs, WeightValues } from "./blocks/block.js";
 import { buildFfn } from "./blocks/ffn.js";
 import { type BlockConfig, blockWeights, layerPrefix, type ModelConfig, modelWeights } from "./config.js";
 import { buildEmbedding, buildFinalNorm, headWeightName } from "./heads.js";
+import { int8BlockNames } from "./int8.js";
 import { loraNames } from "./lora.js";
 
 /** Values inside a block that calibration looks at; absent where the block has no such place. */
@@ -88,6 +89,8 @@ export interface ModelOutputs {
   hiddenStates: Value[];
   /** The last of them after the final norm, [rows, H]: what the head multiplies. */
   finalHidden: Value;
+  /** Inputs of the linear layers of every block. */
+  taps: BlockTaps[];
   /** The head's matrix, [V, H]; logits are `g.linear(finalHidden, headWeight)`, which long batches take in chunks. */
   headWeight: Value;
 }
@@ -106,23 +109,24 @@ export interface ModelOutputs {
  */
 export function buildModel(g: GraphBuilder, config: ModelConfig, inputs: ModelInputs): ModelOutputs {
   const { ids, weights, ...shared } = inputs;
+  const taps: BlockTaps[] = [];
   const hiddenStates = [buildEmbedding(g, named(weights, "model.embed_tokens.weight"), ids)];
   config.blocks.forEach((block, layer) => {
     const blockInputs = { ...shared, x: hiddenStates[layer]!, weights: layerWeights(config, block, layer, weights) };
-    hiddenStates.push(buildBlock(g, config, block, blockInputs).output);
+    const { output, taps: own } = buildBlock(g, config, block, blockInputs);
+    hiddenStates.push(output);
+    taps.push(own);
   });
   const finalHidden = buildFinalNorm(g, config, hiddenStates.at(-1)!, named(weights, "model.norm.weight"));
-  return { hiddenStates, finalHidden, headWeight: named(weights, headWeightName(config)) };
+  return { hiddenStates, taps, finalHidden, headWeight: named(weights, headWeightName(config)) };
 }
 
 function layerWeights(config: ModelConfig, block: BlockConfig, layer: number, all: WeightValues): WeightValues {
   const prefix = layerPrefix(layer);
-  const entries = blockWeights(config, block).map(({ name }) => [name, named(all, prefix + name)] as const);
-  const adapters = entries
-    .flatMap(([name]) => Object.values(loraNames(name.replace(/\.weight$/, ""))))
-    .filter((name) => all[prefix + name])
-    .map((name) => [name, all[prefix + name]!] as const);
-  return Object.fromEntries([...entries, ...adapters]);
+  const names = blockWeights(config, block).map(({ name }) => name);
+  const adapters = names.flatMap((name) => Object.values(loraNames(name.replace(/\.weight$/, ""))));
+  const present = [...names, ...adapters, ...int8BlockNames(config, block)].filter((name) => all[prefix + name]);
+  return Object.fromEntries(present.map((name) => [name, all[prefix + name]!]));
 }
 
 function named(weights: WeightValues, name: string): Value {

@@ -137,6 +137,7 @@ const ortTypes = {
   f64: "float64",
   i64: "int64",
   i32: "int32",
+  i8: "int8",
   u8: "uint8",
   bool: "bool",
 } as const satisfies Partial<Record<DType, Tensor.Type>>;

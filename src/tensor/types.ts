@@ -1,7 +1,7 @@
 import { EspalierError } from "../base/index.js";
 
-/** Element types that host tensors can hold. Graphs compute in f32, i64, i32 and bool. */
-export type DType = "f32" | "f16" | "bf16" | "f64" | "i64" | "i32" | "u8" | "bool";
+/** Element types that host tensors can hold. Graphs compute in f32, i64, i32 and bool, and read i8. */
+export type DType = "f32" | "f16" | "bf16" | "f64" | "i64" | "i32" | "i8" | "u8" | "bool";
 
 /** Sizes of the axes, outermost first; `[]` is a scalar. */
 export type Shape = readonly number[];
@@ -14,6 +14,7 @@ export interface DataByDType {
   f64: Float64Array;
   i64: BigInt64Array;
   i32: Int32Array;
+  i8: Int8Array;
   u8: Uint8Array;
   bool: Uint8Array;
 }
@@ -33,10 +34,17 @@ export interface F32Tensor extends HostTensor {
   readonly data: Float32Array;
 }
 
-const bytesByDType = { f32: 4, f16: 2, bf16: 2, f64: 8, i64: 8, i32: 4, u8: 1, bool: 1 } as const satisfies Record<
-  DType,
-  number
->;
+const bytesByDType = {
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  f64: 8,
+  i64: 8,
+  i32: 4,
+  i8: 1,
+  u8: 1,
+  bool: 1,
+} as const satisfies Record<DType, number>;
 
 /** Bytes of one element. */
 export function bytesOf(dtype: DType): number {
@@ -91,6 +99,7 @@ const allocators: { readonly [D in DType]: (length: number) => DataByDType[D] } 
   f64: (n) => new Float64Array(n),
   i64: (n) => new BigInt64Array(n),
   i32: (n) => new Int32Array(n),
+  i8: (n) => new Int8Array(n),
   u8: (n) => new Uint8Array(n),
   bool: (n) => new Uint8Array(n),
 };

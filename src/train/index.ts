@@ -3,6 +3,7 @@ export { type Batch, type Batches, distillationBatch, nextTokenBatch, type Token
 export { clipFactor, createNorm } from "./clip.js";
 export { bestOf, type EvaluateOptions, isExhausted, type Measured } from "./evaluate.js";
 export { fitShape } from "./fit-shape.js";
+export { type RoundedFrozen, type RoundOptions, roundFrozen } from "./frozen-int8.js";
 export { layeredDistillation, type Teacher } from "./layered.js";
 export { createLiveWeights, type LiveWeights } from "./live-weights.js";
 export { type Carried, type Checkpoint, type TimedSteps, type TrainOptions, type TrainResult, train } from "./loop.js";
@@ -39,6 +40,7 @@ export {
   buildTokenLogProbs,
   buildTokenScores,
   createTokenScorer,
+  type FrozenType,
   modelValues,
   type PackedInputs,
   type PackedLossOptions,

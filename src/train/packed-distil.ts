@@ -20,8 +20,8 @@ import type { BuildLoss } from "./step.js";
 
 /** Where the teacher's distributions come from. */
 export type TeacherSource =
-  /** It runs in the graph; its weights are frozen inputs `parent/NAME`. */
-  | { config: ModelConfig }
+  /** It runs in the graph; its weights, in f32 or in 8 bits, are frozen inputs `parent/NAME`. */
+  | Pick<PackedModel, "config" | "frozen">
   /** Inputs of a batch: `cached/ids` i64 [N, K], `cached/logProbs` f32 [N, K]. */
   | { cached: number };
 

@@ -6,10 +6,19 @@
  * A row holds several sequences. Every token names its segment, and one more segment that it may see (its prefix): the
  * answers to one prompt share the prompt's row and its computation.
  */
-import { createGraph, type Graph, type GraphBuilder, type TokenLogProbs, type Value } from "../graph/index.js";
+import {
+  createGraph,
+  type Graph,
+  type GraphBuilder,
+  type GraphDType,
+  type TokenLogProbs,
+  type Value,
+} from "../graph/index.js";
 import {
   buildModel,
   buildPackedMask,
+  int8Inputs,
+  int8MatrixNames,
   type LoraConfig,
   type ModelConfig,
   type ModelOutputs,
@@ -18,6 +27,7 @@ import {
   type WeightValues,
 } from "../models/index.js";
 import type { Runtime, Tensors } from "../runtime/index.js";
+import type { Shape } from "../tensor/index.js";
 import type { BuildLoss, LossValues } from "./step.js";
 import { weightInfos } from "./trainable.js";
 
@@ -73,7 +83,12 @@ export interface PackedModel {
   lora?: LoraConfig;
   /** Logits are divided by it, as a sampler divides them. Defaults to 1. */
   temperature?: number;
+  /** The blocks' matrices are frozen and in 8 bits (see `roundFrozen`). Defaults to f32. */
+  frozen?: FrozenType;
 }
+
+/** In what frozen matrices are multiplied. */
+export type FrozenType = "f32" | "int8";
 
 /** The model on packed rows, up to what its head multiplies. */
 export function buildPackedModel(
@@ -170,12 +185,19 @@ export function packedLoss({ shape, lossOf, ...model }: PackedLossOptions): Buil
 /** All weights of the model: parameters where they are among them, inputs of the graph otherwise. */
 export function modelValues(
   g: GraphBuilder,
-  { config, lora }: Pick<PackedModel, "config" | "lora">,
+  { config, lora, frozen = "f32" }: Pick<PackedModel, "config" | "lora" | "frozen">,
   parameters: WeightValues,
   prefix = "",
 ): WeightValues {
-  const infos = weightInfos(config, lora);
-  return Object.fromEntries(infos.map(({ name, shape }) => [name, parameters[name] ?? g.input(prefix + name, shape)]));
+  const matrices = frozen === "int8" ? int8MatrixNames(config) : new Set<string>();
+  const plain = weightInfos(config, lora).filter(({ name }) => !matrices.has(name));
+  const rounded = frozen === "int8" ? int8Inputs(config) : [];
+  const inputOf = (name: string, shape: Shape, dtype: GraphDType) =>
+    [name, parameters[name] ?? g.input(prefix + name, shape, dtype)] as const;
+  return Object.fromEntries([
+    ...plain.map(({ name, shape }) => inputOf(name, shape, "f32")),
+    ...rounded.map(({ name, shape, dtype }) => inputOf(name, shape, dtype)),
+  ]);
 }
 
 /** The forward sweep alone, the same arithmetic as in a step. Outputs `logProbs` and `entropy`, [N]. */

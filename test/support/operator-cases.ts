@@ -1,6 +1,6 @@
 import { createRng } from "../../src/base/index.js";
-import type { GraphBuilder, Value } from "../../src/graph/index.js";
-import { i64Tensor, sizeOf } from "../../src/tensor/index.js";
+import { type GraphBuilder, gradients, type Int8Operands, type Value } from "../../src/graph/index.js";
+import { f32Tensor, i64Tensor, sizeOf } from "../../src/tensor/index.js";
 
 export interface OperatorCase {
   /** Shapes of the f32 operands; all are differentiated. */
@@ -35,6 +35,17 @@ const attentionCase = (build: (g: GraphBuilder, q: Value, k: Value, v: Value) =>
   ],
   build: (g, [q, k, v]) => build(g, q!, k!, v!),
 });
+
+export function int8Matrix(g: GraphBuilder, inner: number, columns: number): Int8Operands {
+  const rng = createRng("int8");
+  const levels = Int8Array.from({ length: inner * columns }, () => rng.int(255) - 127);
+  return {
+    matrix: g.constant({ dtype: "i8", shape: [inner, columns], data: levels }),
+    steps: angles(g, [columns], (t) => 0.01 + 0.001 * t),
+    back: g.constant({ dtype: "i8", shape: [columns, inner], data: levels.toReversed() }),
+    backSteps: angles(g, [inner], (t) => 0.02 + 0.001 * t),
+  };
+}
 
 /** At least one case for each differentiable operator; names begin with the operator. */
 export const gradientCases: Record<string, OperatorCase> = {
@@ -195,6 +206,18 @@ export const valueCases: Record<string, OperatorCase> = {
   argMax: { shapes: [[3, 5]], build: (g, [a]) => g.argMax(a!) },
   fill: { shapes: [[3, 1]], build: (g, [a]) => g.sub(g.fill([3, 4], 0.5), a!) },
   stopGradient: { shapes: [[3]], build: (g, [a]) => g.stopGradient(a!) },
+  int8Linear: { shapes: [[4, 5]], build: (g, [x]) => g.int8Linear(x!, int8Matrix(g, 5, 3)) },
+  "int8Linear, a row of zeros": {
+    shapes: [[4, 5]],
+    build: (g, [x]) => g.int8Linear(g.mul(x!, g.constant(f32Tensor([4, 1], [1, 0, 3, 1]))), int8Matrix(g, 5, 3)),
+  },
+  "int8Linear, gradient": {
+    shapes: [
+      [4, 5],
+      [4, 3],
+    ],
+    build: (g, [x, dy]) => gradients(g, g.sum(g.mul(g.int8Linear(x!, int8Matrix(g, 5, 3)), dy!)), [x!])[0]!,
+  },
   "sum, i64": { shapes: [[3, 2]], build: (g, [a]) => g.sum(g.cast(g.scale(a!, 3), "i64"), { axes: [0] }) },
   "rmsNorm, statistics": {
     shapes: [[2, 3], [3]],

@@ -13,6 +13,7 @@ import { f32Tensor } from "../../tensor/index.js";
 import {
   type Batches,
   createStep,
+  type FrozenType,
   type PackedModel,
   type PackedShape,
   packedFeeds,
@@ -41,6 +42,8 @@ export interface PolicyTrainingOptions {
   stage: string;
   config: ModelConfig;
   tuning: Tuning;
+  /** The frozen weights in 8 bits (see `roundFrozen`), for everything but sampling. Defaults to the tuning's, f32. */
+  int8?: Tensors;
   tasks: readonly PolicyTask[];
   sampler: PolicySampler;
   rewards: readonly WeightedReward[];
@@ -105,13 +108,14 @@ interface Workshop extends PolicyTrainingOptions {
 export function createPolicyTraining(options: PolicyTrainingOptions): PolicyTraining {
   const { runtime, stage, config, tuning, objective, length, temperature = 1, records } = options;
   const shape = policyShape(length);
-  const model = { config, temperature, ...(tuning.lora && { lora: tuning.lora }) };
+  const frozen: FrozenType = options.int8 ? "int8" : "f32";
+  const model = { config, temperature, frozen, ...(tuning.lora && { lora: tuning.lora }) };
   const workshop: Workshop = {
     ...options,
     shape,
     model,
     score: createAnswerScorer(runtime, `${stage}_answers`, model, shape),
-    reference: objective.reference ? startWeights(tuning) : {},
+    reference: objective.reference ? startWeights(options) : {},
   };
   const numbers = new Map<number, RolloutNumbers>();
   const observe = createObserver(workshop, numbers);
@@ -137,8 +141,9 @@ export function createPolicyTraining(options: PolicyTrainingOptions): PolicyTrai
 }
 
 /** A copy of the trained parameters as they are now, beside the frozen ones. */
-function startWeights({ parameters: { layout, flat }, frozen }: Tuning): Tensors {
-  return { ...frozen, ...viewsOf(layout, flat.slice()) };
+function startWeights({ tuning, int8 }: PolicyTrainingOptions): Tensors {
+  const { layout, flat } = tuning.parameters;
+  return { ...(int8 ?? tuning.frozen), ...viewsOf(layout, flat.slice()) };
 }
 
 async function rollOut(workshop: Workshop, rollout: number): Promise<RolloutRecord> {
@@ -212,14 +217,14 @@ async function halfUsed({ records, stage }: Workshop, rollout: number): Promise<
 
 /** Log-probabilities, advantages and the inputs of the gradient passes; adds to the record what it finds. */
 async function prepare(workshop: Workshop, record: RolloutRecord): Promise<Prepared> {
-  const { objective, tuning, score, shape, signal, reference } = workshop;
+  const { objective, tuning, int8, score, shape, signal, reference } = workshop;
   const { rollout, groups, numbers } = record;
   const fresh = record.old === undefined;
   const answers = groups.flatMap((group) => group.answers);
   // Without a reference an answer without advantage adds nothing to the gradient, and is in no pass.
   const early = objective.reference ? undefined : objective.valuesOf(valuedGroups(groups));
   const packed = packAnswers(answersToPack(workshop, groups, early), shape);
-  const scores = await score(packed, tuning.weights(), signal);
+  const scores = await score(packed, { ...(int8 ?? tuning.frozen), ...tuning.parameters.tensors }, signal);
   const old = record.old ?? answers.map((_, i) => scores[i]?.logProbs ?? new Float32Array(0));
   const before = objective.reference ? (await score(packed, reference, signal)).map(({ logProbs }) => logProbs) : old;
   const values = early ?? objective.valuesOf(valuedGroups(groups, old, before));

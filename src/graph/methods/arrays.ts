@@ -11,6 +11,18 @@ export interface ReduceOptions {
   keepDims?: boolean;
 }
 
+/** A frozen matrix in 8 bits: its entries are those of `matrix` times the steps of their columns. */
+export interface Int8Operands {
+  /** i8 [K, N] */
+  matrix: Value;
+  /** f32 [N] */
+  steps: Value;
+  /** The transposed matrix, rounded by its own columns, for the gradient: i8 [N, K]. */
+  back: Value;
+  /** f32 [K] */
+  backSteps: Value;
+}
+
 export function productMethods(core: GraphCore) {
   const { one } = createApply(core);
   const plain = { transposeA: false, transposeB: false, alpha: 1 };
@@ -26,6 +38,9 @@ export function productMethods(core: GraphCore) {
     /** x [N, I] with w [O, I] (the layout of checkpoints) and bias [O]: [N, O]. */
     linear: (x: Value, w: Value, bias?: Value) =>
       bias ? gemm(x, w, bias, { transposeB: true }) : matmul(x, w, { transposeB: true }),
+    /** x [M, K] with a frozen matrix in 8 bits: [M, N]. */
+    int8Linear: (x: Value, { matrix, steps, back, backSteps }: Int8Operands) =>
+      one("int8Linear", [x, matrix, steps, back, backSteps], {}),
   };
 }
 

@@ -1,6 +1,7 @@
 import { attention } from "./attention.js";
 import type { OpDef } from "./def.js";
 import { elementwise } from "./elementwise.js";
+import { int8 } from "./int8.js";
 import { products } from "./matmul.js";
 import { movement } from "./movement.js";
 import { networks } from "./nn.js";
@@ -11,6 +12,7 @@ import { reductions } from "./reduce.js";
 export const ops: { readonly [K in OpKind]: OpDef<K> } = {
   ...elementwise,
   ...products,
+  ...int8,
   ...reductions,
   ...movement,
   ...networks,

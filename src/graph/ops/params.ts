@@ -41,6 +41,8 @@ export interface OpParams {
   matmul: MatmulParams;
   /** `alpha op(a) op(b) + c`, two-dimensional. */
   gemm: MatmulParams;
+  /** Product with a frozen matrix in 8 bits; its gradient is another such product. */
+  int8Linear: None;
   // Reductions
   sum: ReduceParams;
   mean: ReduceParams;

@@ -1,4 +1,5 @@
 import { roundHalf, sizeOf } from "../../tensor/index.js";
+import { int8Steps } from "../ops/int8.js";
 import type { OpKind } from "../ops/params.js";
 import type { NodeOf } from "../types.js";
 import { type Array64, around, array64, map, mapRows, multiply, strides, walk, zip } from "./arrays.js";
@@ -109,6 +110,30 @@ function normalise(x: Array64, w: Array64, b: Array64 | undefined, eps: number, 
   const shape = [...x.shape.slice(0, -1), 1];
   const statistics = [means, inverses].map((values) => array64(shape, Float64Array.from(values)));
   return [y, ...(centre ? statistics : statistics.slice(1))];
+}
+
+/** Rows of x to 127 steps of their largest magnitude, the even neighbour at halves; sums of whole numbers. */
+function int8Product([x, w, steps]: readonly Array64[]): Array64 {
+  const [inner, columns] = w!.shape as [number, number];
+  const rows = x!.shape[0]!;
+  const result = array64([rows, columns]);
+  for (let row = 0; row < rows; row++) {
+    const own = x!.data.subarray(row * inner, (row + 1) * inner);
+    const step = own.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0) / int8Steps;
+    for (let k = 0; step > 0 && k < inner; k++) {
+      const level = roundEven(own[k]! / step);
+      for (let n = 0; n < columns; n++) {
+        result.data[row * columns + n]! += level * w!.data[k * columns + n]! * steps!.data[n]! * step;
+      }
+    }
+  }
+  return result;
+}
+
+function roundEven(x: number): number {
+  const below = Math.floor(x);
+  if (x - below !== 0.5) return Math.round(x);
+  return below % 2 === 0 ? below : below + 1;
 }
 
 function rotate([x, cos, sin]: readonly Array64[], node: NodeOf<"rotary">): Array64 {
@@ -250,6 +275,7 @@ export const evaluators: { readonly [K in OpKind]: Evaluate<K> } = {
   logSoftmax: ([x]) => [mapRows(x!, logSoftmaxRow)],
   rmsNorm: ([x, w], { params }) => normalise(x!, w!, undefined, params.eps, false),
   layerNorm: ([x, w, b], { params }) => normalise(x!, w!, b!, params.eps, true),
+  int8Linear: (inputs) => [int8Product(inputs)],
   rotary: (inputs, node) => [rotate(inputs, node)],
   attention: (inputs, node) => attend(inputs, node),
   after: ([x]) => [x!],

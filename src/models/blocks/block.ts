@@ -1,5 +1,6 @@
 import { internal } from "../../base/index.js";
 import type { GraphBuilder, Value } from "../../graph/index.js";
+import { int8LayerOf, int8Product } from "../int8.js";
 import { loraNames } from "../lora.js";
 import type { HeadsQkv } from "./attention.js";
 
@@ -27,12 +28,19 @@ export function weightOf({ weights }: BlockInputs, name: string): Value {
   return weights[name] ?? internal(`no weight ${name} among ${Object.keys(weights).join(", ")}`);
 }
 
-/** A linear layer with its bias and its adapter, where the weights have them. */
+/** A linear layer, in 8 bits, with its bias and its adapter, where the weights have them. */
 export function linearLayer(g: GraphBuilder, inputs: BlockInputs, name: string, x: Value): Value {
-  const plain = g.linear(x, weightOf(inputs, `${name}.weight`), inputs.weights[`${name}.bias`]);
+  const plain = frozenLayer(g, inputs, name, x);
   const { a, b } = loraNames(name);
   if (!inputs.weights[a]) return plain;
   const { loraAlpha = internal(`${a} without an alpha`) } = inputs;
   const low = g.linear(x, inputs.weights[a]); // [rows, rank]
   return g.gemm(low, weightOf(inputs, b), plain, { transposeB: true, alpha: loraAlpha / low.shape[1]! });
+}
+
+function frozenLayer(g: GraphBuilder, inputs: BlockInputs, name: string, x: Value): Value {
+  const [int8, bias] = [int8LayerOf(inputs.weights, name), inputs.weights[`${name}.bias`]];
+  if (!int8) return g.linear(x, weightOf(inputs, `${name}.weight`), bias);
+  const product = int8Product(g, int8, x);
+  return bias ? g.add(product, bias) : product;
 }

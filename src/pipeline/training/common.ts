@@ -6,6 +6,7 @@ import {
   EspalierError,
   fileExists,
   formatCount,
+  mean,
   meanInterval,
   pairedInterval,
   readJson,
@@ -27,7 +28,10 @@ import {
   cosine,
   type EvaluateOptions,
   linear,
+  type PackedModel,
+  type RoundOptions,
   readTrainedParameters,
+  roundFrozen,
   type Schedule,
   type TrainOptions,
   type TrainResult,
@@ -40,8 +44,8 @@ import type { Curve, Measure, MethodWork, OptionsOf } from "./method.js";
 
 export type TrainingFields = OptionsOf<typeof trainingFields>;
 
-/** Tokens of one pass of the gradient at most; a step adds up as many passes as its batch takes. */
-const passTokens = 1024;
+/** Tokens of one pass of the gradient at most, which bounds its memory; a step adds up as many passes as its batch takes. */
+const passTokens = 512;
 
 /** Rows of one pass, and passes of a step. */
 export function passesOf({ batch, length }: Pick<TrainingFields, "batch" | "length">) {
@@ -53,6 +57,31 @@ export function passesOf({ batch, length }: Pick<TrainingFields, "batch" | "leng
 /** Adapters as the fields say, or none where every weight is trained. */
 export function loraOf({ trainable, rank, alpha, targets }: TrainingFields): LoraOptions | undefined {
   return trainable === "all" ? undefined : { rank, alpha, ...(targets && { targets }) };
+}
+
+/** What the loss is built for: the model with its frozen weights as the fields say. */
+export interface FrozenPart {
+  model: PackedModel;
+  frozen: Tensors;
+  notes: string[];
+}
+
+/** The frozen weights as they are, or in 8 bits; then the notes say what that does to the loss of the first samples. */
+export async function frozenPart(
+  { runtime, stage, options }: Pick<MethodWork<Pick<TrainingFields, "frozen">>, "runtime" | "stage" | "options">,
+  { model, ...request }: Omit<RoundOptions, "runtime" | "name">,
+  whose = "frozen",
+): Promise<FrozenPart> {
+  if (options.frozen === "f32") return { model, frozen: request.tuning.frozen as Tensors, notes: [] };
+  const { frozen, losses } = await roundFrozen({ ...request, model, runtime, name: `${stage}_${whose}` });
+  const { mean: more, low, high } = pairedInterval(losses.int8, losses.f32);
+  const interval = `${more.toFixed(4)} (${low.toFixed(4)} to ${high.toFixed(4)}, n ${losses.f32.length})`;
+  const start = `${mean(losses.f32).toFixed(3)} nats a token`;
+  return {
+    model: { ...model, frozen: "int8" },
+    frozen,
+    notes: [`${whose} matrices in 8 bits while training: at the start the loss of ${start} changed by ${interval}`],
+  };
 }
 
 export interface ChatTools {

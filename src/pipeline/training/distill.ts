@@ -19,7 +19,17 @@ import {
   type TeacherCache,
   teacherCache,
 } from "../../train/index.js";
-import { comparedMeasure, endNotes, loraOf, passesOf, runLoop, trainingCurves, writeTuned } from "./common.js";
+import {
+  comparedMeasure,
+  endNotes,
+  type FrozenPart,
+  frozenPart,
+  loraOf,
+  passesOf,
+  runLoop,
+  trainingCurves,
+  writeTuned,
+} from "./common.js";
 import { boundProblems, files, sampleFields, trainingFields } from "./fields.js";
 import { defineMethod, type MethodWork, type OptionsOf } from "./method.js";
 import { readMixedSamples } from "./text-samples.js";
@@ -65,7 +75,7 @@ export const distill = defineMethod({
   inputs: { teacher: "model", data: "file" },
   makes: "policy",
   version: 1,
-  problems: (options) => [...boundProblems(options), ...lossProblems(options)],
+  problems: (options) => [...boundProblems({ ...options, trainable: "lora" }), ...lossProblems(options)],
   async run(work) {
     const { options, model, seed, runtime, stage, signal } = work;
     const teacher = await openTeacher(work);
@@ -86,15 +96,20 @@ export const distill = defineMethod({
     const packed = createPackedBatches(train, shape, { seed });
     const { steps: passesPerEpoch, fill } = packed.passOf(0);
     const asksTeacher = !cache && options.logitWeight + options.hiddenWeight > 0;
+    const request = { shape, samples: train };
+    const own: FrozenPart = lora
+      ? await frozenPart(work, { ...request, model: student, tuning })
+      : { model: student, frozen: tuning.frozen, notes: [] };
+    const its = asksTeacher ? await teacherPart(work, teacher, request) : undefined;
     const result = await runLoop(work, {
       options,
       parameters: tuning.parameters,
-      frozen: { ...tuning.frozen, ...(asksTeacher ? await teacher.weights() : {}) },
+      frozen: { ...own.frozen, ...its?.frozen },
       loss: packedDistillation({
         ...options,
-        student,
+        student: own.model,
         shape,
-        teacher: cache ? { cached: cache.k } : { config: teacher.model.config },
+        teacher: cache ? { cached: cache.k } : (its?.model ?? { config: teacher.model.config }),
         weights: { logits: options.logitWeight, hidden: options.hiddenWeight, text: options.textWeight },
       }),
       batches: (index) =>
@@ -122,11 +137,26 @@ export const distill = defineMethod({
       notes: [
         `${train.length} samples to learn from, ${held.length} set aside; about ${perStep * result.steps} tokens read`,
         ...(cache ? [cacheNote(cache)] : []),
+        ...own.notes,
+        ...(its?.notes ?? []),
         ...endNotes(options, result),
       ],
     };
   },
 });
+
+/** The teacher's weights as training reads them, as `parent/NAME`. */
+async function teacherPart(
+  work: MethodWork<DistillOptions>,
+  teacher: OpenTeacher,
+  request: { shape: PackedShape; samples: readonly TokenSample[] },
+): Promise<FrozenPart> {
+  const weights = withoutPrefix(await teacher.weights());
+  const tuning = { weights: () => weights, frozen: weights, parameters: { tensors: {} } };
+  const part = await frozenPart(work, { ...request, model: { config: teacher.model.config }, tuning }, "the teacher's");
+  const prefixed = Object.entries(part.frozen).map(([name, x]) => [parentPrefix + name, x] as const);
+  return { ...part, frozen: Object.fromEntries(prefixed) };
+}
 
 const cacheDirectory = "teacher-cache";
 

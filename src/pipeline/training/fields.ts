@@ -23,6 +23,12 @@ export const trainingFields = {
     .min(1)
     .optional()
     .describe("Layers that get an adapter, such as q_proj; default: every linear layer of the blocks."),
+  frozen: z
+    .enum(["f32", "int8"])
+    .default("f32")
+    .describe(
+      "Frozen matrices of the blocks while training: as they are, or in 8 bits, faster and with a little noise.",
+    ),
   length: count(256, "Tokens of a packed row, and the longest sample."),
   batch: count(8, "Packed rows of a step."),
   steps: z.int().min(1).optional().describe("Updates in all; in place of epochs or minutes."),
@@ -66,14 +72,26 @@ export const sampleFields = {
 } satisfies z.ZodRawShape;
 
 interface Bounds {
+  trainable?: "lora" | "all";
+  frozen?: "f32" | "int8";
   steps?: number | undefined;
   epochs?: number | undefined;
   minutes?: number | undefined;
 }
 
-/** A training has one end. */
-export function boundProblems({ steps, epochs, minutes }: Bounds): { field: string; message: string }[] {
+/** A training has one end, and rounds only what it does not change. */
+export function boundProblems({ steps, epochs, minutes, trainable, frozen }: Bounds): FieldProblem[] {
   const named = Object.entries({ steps, epochs, minutes }).filter(([, value]) => value !== undefined);
-  if (named.length < 2) return [];
-  return [{ field: named[1]![0], message: `name one of ${named.map(([name]) => name).join(", ")}, not all of them` }];
+  const bounds = named.map(([name]) => name).join(", ");
+  return [
+    ...(named.length < 2 ? [] : [{ field: named[1]![0], message: `name one of ${bounds}, not all of them` }]),
+    ...(frozen === "int8" && trainable === "all"
+      ? [{ field: "frozen", message: "8 bits are for frozen matrices, and with `trainable: all` none is frozen" }]
+      : []),
+  ];
+}
+
+interface FieldProblem {
+  field: string;
+  message: string;
 }

@@ -16,6 +16,7 @@ import {
   type PolicyTask,
   type PolicyTraining,
   type PromptPlan,
+  policyShape,
   type RolloutNumbers,
   shuffledPrompts,
   type TaskMeasure,
@@ -28,6 +29,8 @@ import {
   type ChatTools,
   chatToolsOf,
   comparedMeasure,
+  type FrozenPart,
+  frozenPart,
   loraOf,
   runLoop,
   setAside,
@@ -158,8 +161,10 @@ async function runWith(
   const before = held.length > 0 ? await measure(held, options.measureSamples) : [];
   const { tasks, plan } = await planPrompts(work, objective, train, (all) => measure(all, options.passRateSamples));
   const stopper = new AbortController();
+  const rounded = await roundedFor(work, tuning, tasks);
   const training = createPolicyTraining({
     ...{ runtime, stage, config: model.config, tuning, tasks, sampler, rewards, objective, plan, signal, seed },
+    ...(options.frozen === "int8" && { int8: rounded.frozen }),
     samples: options.samples,
     temperature: options.temperature,
     length: options.length,
@@ -170,16 +175,30 @@ async function runWith(
     onLimit: (reason) => stopper.abort(new Error(reason)),
   });
   const passesPerEpoch = (tasks.length / options.prompts) * objective.updates;
-  const { result, stopped } = await trainWithin(work, stopper, tuning, training, passesPerEpoch);
+  const { result, stopped } = await trainWithin(
+    work,
+    stopper,
+    { ...tuning, frozen: rounded.frozen },
+    training,
+    passesPerEpoch,
+  );
   const after = held.length > 0 ? await measure(held, options.measureSamples, start) : [];
   await writeTuned(work, tuning);
   await rm(join(directory, "rollouts"), { recursive: true, force: true });
   return {
     measures: measuresOf(before, after),
     curves: curvesOf(training, result),
-    notes: [...notes, ...notesOf(training, options), ...(stopped ? [`ended early: ${stopped}`] : [])],
+    notes: [...notes, ...rounded.notes, ...notesOf(training, options), ...(stopped ? [`ended early: ${stopped}`] : [])],
     samples: samplesOf(held, before, after),
   };
+}
+
+/** Rounding is measured on the prompts: there are no answers yet. */
+function roundedFor(work: MethodWork<PolicyFields>, tuning: Tuning, tasks: readonly PolicyTask[]): Promise<FrozenPart> {
+  const { temperature, length } = work.options;
+  const model = { config: work.model.config, temperature, ...(tuning.lora && { lora: tuning.lora }) };
+  const samples = tasks.map(({ ids }) => ({ ids, learn: new Uint8Array(ids.length).fill(1, 1) }));
+  return frozenPart(work, { model, shape: policyShape(length), tuning, samples });
 }
 
 /** Tells how many of the answers to be measured are there. */

@@ -40,6 +40,7 @@ import {
   chatToolsOf,
   comparedMeasure,
   endNotes,
+  frozenPart,
   loraOf,
   passesOf,
   runLoop,
@@ -119,31 +120,41 @@ export async function trainOnPairs(
   const lora = loraOf(options);
   const tuning = await openTuning(model, { seed, ...(lora && { lora }) });
   const packedModel: PackedModel = { config: model.config, ...(tuning.lora && { lora: tuning.lora }) };
-  const scorer = createSampleScorer(runtime, `${stage}_scores`, packedModel, shape, signal);
+  const rounded = await frozenPart(work, { model: packedModel, shape, tuning, samples: all });
+  const scorer = createSampleScorer(runtime, `${stage}_scores`, rounded.model, shape, signal);
   const path = join(directory, "reference.safetensors");
-  const reference = await referenceLogProbs(scorer, all, tuning.weights(), { path, stage, onEvent });
-  await checkStart(scorer, all, reference, tuning.weights(), stage);
+  const trained = { ...rounded.frozen, ...tuning.parameters.tensors };
+  const reference = await referenceLogProbs(scorer, all, trained, { path, stage, onEvent });
+  await checkStart(scorer, all, reference, trained, stage);
   const sampled = [...train, ...held].map(({ sample, gap }, i) => ({ pair: sample, reference: reference[i]!, gap }));
   const { batches, passesPerEpoch, fill } = preferenceBatches(sampled.slice(0, train.length), shape, {
     seed,
     accumulate,
   });
+  const plain = createSampleScorer(runtime, `${stage}_scores`, packedModel, shape, signal);
+  const heldPairs = held.map(({ sample }) => sample);
+  const known = options.frozen === "f32" || held.length === 0;
+  const start = known ? reference.slice(train.length) : await scorePairs(plain, heldPairs, tuning.weights());
   const result = await runLoop(work, {
     options,
     parameters: tuning.parameters,
-    frozen: tuning.frozen,
-    loss: packedLoss({ ...packedModel, shape, lossOf: request.objective(shape) }),
+    frozen: rounded.frozen,
+    loss: packedLoss({ ...rounded.model, shape, lossOf: request.objective(shape) }),
     batches,
     passesPerEpoch,
     accumulate,
     learningRate: learningRates[options.trainable],
     ...(held.length > 0 && { heldOutLoss: wholePass(sampled.slice(train.length), shape) }),
   });
-  const start = reference.slice(train.length);
-  const measures = held.length === 0 ? [] : await measure(work, { held, start, scorer, tuning, packedModel, shape });
+  const measured = { held, start, scorer: plain, tuning, packedModel, shape };
+  const measures = held.length === 0 ? [] : await measure(work, measured);
   await writeTuned(work, tuning);
   const filled = `${(100 * fill).toFixed(1)} % of the packed places hold tokens`;
-  return { measures, curves: trainingCurves(result), notes: [...notes, ...endNotes(options, result), filled] };
+  return {
+    measures,
+    curves: trainingCurves(result),
+    notes: [...notes, ...rounded.notes, ...endNotes(options, result), filled],
+  };
 }
 
 /** Batches that hold every pair once. */

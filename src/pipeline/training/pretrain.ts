@@ -12,7 +12,16 @@ import {
   sampleBatches,
   sftLoss,
 } from "../../train/index.js";
-import { comparedMeasure, endNotes, loraOf, passesOf, runLoop, trainingCurves, writeTuned } from "./common.js";
+import {
+  comparedMeasure,
+  endNotes,
+  frozenPart,
+  loraOf,
+  passesOf,
+  runLoop,
+  trainingCurves,
+  writeTuned,
+} from "./common.js";
 import { boundProblems, files, trainingFields } from "./fields.js";
 import { defineMethod, type Measure, type MethodWork, type OptionsOf } from "./method.js";
 import { readTextSamples } from "./text-samples.js";
@@ -75,11 +84,12 @@ export const pretrain = defineMethod({
     const before = options.rope === "none" ? stretched : await lossesOf(scorerOf(old), held, tuning.weights());
     const found = await retrievals(work, packed(old), tuning.weights());
     const { batches, passesPerEpoch } = sampleBatches(train, shape, { seed });
+    const rounded = await frozenPart(work, { model: packed(model.config), shape, tuning, samples: train });
     const result = await runLoop(work, {
       options,
       parameters: tuning.parameters,
-      frozen: tuning.frozen,
-      loss: packedLoss({ ...packed(model.config), shape, lossOf: sftLoss() }),
+      frozen: rounded.frozen,
+      loss: packedLoss({ ...rounded.model, shape, lossOf: sftLoss() }),
       batches,
       passesPerEpoch,
       accumulate,
@@ -101,6 +111,7 @@ export const pretrain = defineMethod({
         `${train.length} windows of ${options.length} tokens to learn from, ${held.length} set aside`,
         ...(held.length > 0 ? [perplexityNote(before, after)] : []),
         ...(options.rope === "none" ? [] : ropeNotes(old, model.config, held.length > 0 ? stretched : [])),
+        ...rounded.notes,
         ...endNotes(options, result),
       ],
     };

@@ -7,6 +7,7 @@ import {
   openRewardTuning,
   pairBatch,
   pairRewardLoss,
+  type RewardArchitecture,
   type RewardTuning,
   rewardShape,
 } from "../../align/index.js";
@@ -14,7 +15,16 @@ import { EspalierError, mean, z } from "../../base/index.js";
 import { createPackedBatches, helpSteerAttributes, type PackedBatch } from "../../data/index.js";
 import { createRewardHead, openRewardModel, type RewardModel, writeHub } from "../../models/index.js";
 import type { Batch, BuildLoss } from "../../train/index.js";
-import { chatToolsOf, endNotes, loraOf, passesOf, runLoop, setAsideEvenly, trainingCurves } from "./common.js";
+import {
+  chatToolsOf,
+  endNotes,
+  frozenPart,
+  loraOf,
+  passesOf,
+  runLoop,
+  setAsideEvenly,
+  trainingCurves,
+} from "./common.js";
 import { boundProblems, files, sampleFields, trainingFields } from "./fields.js";
 import { defineMethod, type Measure, type MethodWork, type OptionsOf } from "./method.js";
 import { markMeasures, meanMark, readMarkedSamples, squaredErrors } from "./reward-marks.js";
@@ -177,7 +187,7 @@ interface Told {
 interface RewardSamples {
   train: Parameters<AttributeScorer>[0];
   held: Parameters<AttributeScorer>[0];
-  loss: BuildLoss;
+  lossOf(architecture: RewardArchitecture): BuildLoss;
   batchOf(packed: PackedBatch): Batch;
   /** Loss of the samples set aside, without strengths, margin and centring. */
   heldOutLoss(scores: Scores): number;
@@ -185,7 +195,7 @@ interface RewardSamples {
   notes: string[];
 }
 
-async function readPairs({ options, head, tuning, shape, reading, work }: Session): Promise<RewardSamples> {
+async function readPairs({ options, head, shape, reading, work }: Session): Promise<RewardSamples> {
   const { objective, centre, heldOut, data } = options;
   const kind = objective === "bradley-terry" ? "regular" : (objective as "margin" | "scaled");
   const { pairs, notes } = await readRewardPairs(data, { ...reading, strengths: kind !== "regular" });
@@ -196,7 +206,7 @@ async function readPairs({ options, head, tuning, shape, reading, work }: Sessio
   return {
     train: train.map(({ sample }) => sample),
     held: held.map(({ sample }) => sample),
-    loss: pairRewardLoss({ ...tuning.architecture, shape, weights, kind, centre }),
+    lossOf: (architecture) => pairRewardLoss({ ...architecture, shape, weights, kind, centre }),
     batchOf: (packed) => pairBatch(packed, shape, strengthOf),
     heldOutLoss: (scores) => mean(pairLosses(scores, weights)),
     measure: (after, before) =>
@@ -208,7 +218,7 @@ async function readPairs({ options, head, tuning, shape, reading, work }: Sessio
   };
 }
 
-async function readMarks({ options, head, tuning, shape, reading, work }: Session): Promise<RewardSamples> {
+async function readMarks({ options, head, shape, reading, work }: Session): Promise<RewardSamples> {
   const { attributes } = head;
   const range = [options.lowest, options.highest] as const;
   const { marked, notes } = await readMarkedSamples(options.data, { ...reading, attributes, range });
@@ -217,7 +227,7 @@ async function readMarks({ options, head, tuning, shape, reading, work }: Sessio
   return {
     train: train.map(({ sample }) => sample),
     held: held.map(({ sample }) => sample),
-    loss: markRewardLoss({ ...tuning.architecture, shape }),
+    lossOf: (architecture) => markRewardLoss({ ...architecture, shape }),
     batchOf: (packed) => markBatch(packed, shape, attributes.length, (sample) => train[sample]!.marks),
     heldOutLoss: (scores) => mean(squaredErrors(held, predicted(scores))),
     measure: (after, before) => ({
@@ -250,11 +260,18 @@ async function measured(
 async function trainOn({ work, options, tuning, shape, accumulate, score }: Session, samples: RewardSamples) {
   const packed = createPackedBatches(samples.train, shape, { seed: work.seed });
   const { steps, fill } = packed.passOf(0);
+  const { architecture } = tuning;
+  const rounded = await frozenPart(work, {
+    model: architecture,
+    shape: { ...shape, targets: shape.batch * shape.length },
+    tuning,
+    samples: samples.train,
+  });
   const loop = await runLoop(work, {
     options,
     parameters: tuning.parameters,
-    frozen: tuning.frozen,
-    loss: samples.loss,
+    frozen: rounded.frozen,
+    loss: samples.lossOf({ ...architecture, frozen: options.frozen }),
     batches: (index) => samples.batchOf(packed.at(index)),
     passesPerEpoch: steps,
     accumulate,
@@ -266,5 +283,5 @@ async function trainOn({ work, options, tuning, shape, accumulate, score }: Sess
   });
   const epochs = (loop.losses.length * accumulate) / steps;
   const told = `${epochs.toFixed(2)} epochs; ${(100 * fill).toFixed(1)} % of the packed places hold tokens`;
-  return { loop, notes: [...endNotes(options, loop), told] };
+  return { loop, notes: [...rounded.notes, ...endNotes(options, loop), told] };
 }

@@ -14,6 +14,7 @@ import {
   chatToolsOf,
   comparedMeasure,
   endNotes,
+  frozenPart,
   loraOf,
   measuredBefore,
   passesOf,
@@ -86,11 +87,12 @@ export const sft = defineMethod({
       seed,
       average: options.average,
     });
+    const rounded = await frozenPart(work, { model: packedModel, shape, tuning, samples: mixture.all });
     const result = await runLoop(work, {
       options,
       parameters: tuning.parameters,
-      frozen: tuning.frozen,
-      loss: packedLoss({ ...packedModel, shape, lossOf: sftLoss(options.average) }),
+      frozen: rounded.frozen,
+      loss: packedLoss({ ...rounded.model, shape, lossOf: sftLoss(options.average) }),
       batches,
       passesPerEpoch,
       accumulate,
@@ -110,7 +112,12 @@ export const sft = defineMethod({
         ...(before.answers && answersAfter ? reasoningMeasures(before.answers, answersAfter) : []),
       ],
       curves: trainingCurves(result),
-      notes: [...notes, ...endNotes(options, result), `${(100 * fill).toFixed(1)} % of the packed places hold tokens`],
+      notes: [
+        ...notes,
+        ...rounded.notes,
+        ...endNotes(options, result),
+        `${(100 * fill).toFixed(1)} % of the packed places hold tokens`,
+      ],
       ...(before.answers && answersAfter && { samples: reasoningSamples(before.answers, answersAfter) }),
     };
   },
