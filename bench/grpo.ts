@@ -13,6 +13,7 @@ import {
   createPolicyTraining,
   grpoObjective,
   type PolicyTask,
+  policyShape,
   ruleReward,
   shuffledPrompts,
 } from "../src/align/index.js";
@@ -21,7 +22,7 @@ import { sharedPath } from "../src/base/testing.js";
 import { modelParameters, openModel } from "../src/models/index.js";
 import { createRuntime, measureProductRate } from "../src/runtime/index.js";
 import { loadTokenizer } from "../src/tokenizer/index.js";
-import { adamw, openTuning, train } from "../src/train/index.js";
+import { adamw, type FrozenType, openTuning, roundFrozen, train } from "../src/train/index.js";
 import type { Bench } from "./main.js";
 import { findPeers, runPeer } from "./peers.js";
 
@@ -29,6 +30,8 @@ const [samples, maxTokens, warmUp, timed] = [4, 64, 1, 3];
 
 interface StepRate {
   prompts: number;
+  /** What frozen matrices are multiplied in: while training, and for new tokens of up to 8 answers at a time. */
+  frozen: FrozenType;
   /** Completion tokens of a step, mean. */
   tokens: number;
   /** Completion tokens a second of the best step, and of all. */
@@ -54,8 +57,10 @@ export const grpo: Bench = async ({ json, args }) => {
   const product = await measureProductRate(runtime);
   const steps: StepRate[] = [];
   for (const prompts of args.length > 0 ? args.map(Number) : [1, 8]) {
-    steps.push(await measureSteps(runtime, path, prompts, product));
-    process.stderr.write(`${prompts} prompts a step: ${steps.at(-1)!.mean.toFixed(1)} tokens/s\n`);
+    for (const frozen of ["f32", "int8"] as const) {
+      steps.push(await measureSteps(runtime, path, { prompts, frozen, product }));
+      process.stderr.write(`${prompts} prompts a step, ${frozen}: ${steps.at(-1)!.mean.toFixed(1)} tokens/s\n`);
+    }
   }
   rss.stop();
   await runtime.dispose();
@@ -80,8 +85,7 @@ async function besideTrl(steps: readonly StepRate[]): Promise<Pick<Result, "trl"
 async function measureSteps(
   runtime: Awaited<ReturnType<typeof createRuntime>>,
   path: string,
-  prompts: number,
-  product: number,
+  { prompts, frozen, product }: { prompts: number; frozen: FrozenType; product: number },
 ): Promise<StepRate> {
   const model = await openModel(path);
   const tokenizer = loadTokenizer(model.sidecars.tokenizer, path);
@@ -93,20 +97,34 @@ async function measureSteps(
     item: { prompt: [{ role: "user", content: "" }] },
   }));
   const reward = ruleReward("commas", ({ answer }) => answer.split(",").length - 1 + answer.length / 1e6);
+  const width = prompts * samples;
+  const rounded =
+    frozen === "int8"
+      ? await roundFrozen({
+          ...{ runtime, name: "rounding", model: { config, lora: tuning.lora! }, shape: policyShape(320), tuning },
+          samples: tasks.map(({ ids }) => ({ ids, learn: new Uint8Array(ids.length).fill(1, 1) })),
+        })
+      : undefined;
   const sampler = createPolicySampler({
-    ...{ runtime, config, tuning, maxTokens, width: prompts * samples },
+    ...{ runtime, config, tuning, maxTokens, width, int8: rounded !== undefined && width <= 8 },
     decode: (ids) => tokenizer.decode(ids),
     stop: config.eosTokenIds,
   });
   const training = createPolicyTraining({
-    ...{ runtime, stage: `grpo_${prompts}`, config, tuning, tasks, sampler, samples, length: 320, seed: 0 },
+    ...{ runtime, stage: `grpo_${prompts}_${frozen}`, config, tuning, tasks, sampler, samples, length: 320, seed: 0 },
+    ...(rounded && { int8: rounded.frozen }),
     ...{ rewards: [{ reward }], objective: grpoObjective({ maxTokens }) },
     plan: shuffledPrompts(tasks.length, prompts, 0),
   });
   const marks: { seconds: number; tokens: number }[] = [];
   let last = performance.now();
   await train({
-    ...{ runtime, stage: `grpo_${prompts}`, parameters: tuning.parameters, frozen: tuning.frozen },
+    ...{
+      runtime,
+      stage: `grpo_${prompts}_${frozen}`,
+      parameters: tuning.parameters,
+      frozen: rounded?.frozen ?? tuning.frozen,
+    },
     ...{ loss: training.loss, batches: training.batches, optimiser: adamw(), learningRate: 1e-5 },
     steps: warmUp + timed,
     afterStep: async (step) => {
@@ -125,6 +143,7 @@ async function measureSteps(
   const flops = (modelParameters(config) - head) * (tokens + prompt) * (2 + 2 + 4) + head * tokens * (2 + 2 + 6);
   return {
     prompts,
+    frozen,
     tokens: tokens / timed,
     best: Math.max(...measured.map((mark) => mark.tokens / mark.seconds)),
     mean: tokens / seconds,
@@ -136,8 +155,8 @@ function render({ model, steps, productGigaflops, peakRssBytes, trl, note }: Res
   return [
     `${model}: ${samples} answers of at most ${maxTokens} tokens to a prompt, whole steps with sampling`,
     ...steps.map(
-      ({ prompts, tokens, mean, best, shareOfProductRate }, i) =>
-        `${prompts} prompts a step  ${mean.toFixed(1).padStart(7)} completion tokens/s (best ${best.toFixed(1)}), ${tokens.toFixed(0)} a step, ${(100 * shareOfProductRate).toFixed(0)} % of the product rate${trl ? `, ${trl.ratios[i]!.toFixed(2)} times TRL` : ""}`,
+      ({ prompts, frozen, tokens, mean, best, shareOfProductRate }, i) =>
+        `${prompts} prompts a step, ${frozen.padEnd(4)} ${mean.toFixed(1).padStart(7)} completion tokens/s (best ${best.toFixed(1)}), ${tokens.toFixed(0)} a step, ${(100 * shareOfProductRate).toFixed(0)} % of the product rate${trl ? `, ${trl.ratios[i]!.toFixed(2)} times TRL` : ""}`,
     ),
     `product rate ${productGigaflops.toFixed(0)} GFLOP/s, peak memory ${formatBytes(peakRssBytes)}`,
     trl ? `TRL, 1 prompt a step  ${trl.tokensPerSecond.toFixed(1)} completion tokens/s` : (note ?? ""),

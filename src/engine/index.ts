@@ -5,7 +5,9 @@ export {
   type BatchPrompt,
   type BatchSequence,
   createBatchGenerator,
+  type RoundedMatrices,
   readAllWeights,
+  roundMatrices,
   type WeightTensors,
 } from "./batch/index.js";
 export {

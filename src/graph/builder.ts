@@ -4,6 +4,7 @@ import { createLosses } from "./losses.js";
 import { lookupMethods, movementMethods, productMethods, reductionMethods } from "./methods/arrays.js";
 import { constantMethods, elementwiseMethods } from "./methods/elementwise.js";
 import { attentionMethods, controlMethods, networkMethods } from "./methods/networks.js";
+import { onnxTypeOf } from "./ops/elementwise.js";
 import { ops } from "./ops/index.js";
 import type { OpKind, OpParams } from "./ops/params.js";
 import type { Constant, Graph, GraphDType, NamedValue, Node, TensorType, Value } from "./types.js";
@@ -86,8 +87,9 @@ function requireDims(name: string, shape: Shape): void {
 }
 
 function graphDTypeOf({ dtype }: HostTensor): GraphDType {
-  if (dtype === "f32" || dtype === "i64" || dtype === "i32" || dtype === "i8" || dtype === "bool") return dtype;
-  throw new EspalierError({ where: "graph: constant", expected: "f32, i64, i32, i8 or bool", found: dtype });
+  if (dtype in onnxTypeOf) return dtype as GraphDType;
+  const expected = `one of ${Object.keys(onnxTypeOf).join(", ")}`;
+  throw new EspalierError({ where: "graph: constant", expected, found: dtype });
 }
 
 /** The named operations. Axes may be negative. */

@@ -1,8 +1,8 @@
 import type { HostTensor, Shape } from "../tensor/index.js";
 import type { OpKind, OpParams } from "./ops/params.js";
 
-/** Element types that graphs compute in; i8 is read by `int8Linear` alone. */
-export type GraphDType = "f32" | "i64" | "i32" | "i8" | "bool";
+/** Element types that graphs compute in; i8 and u8 are read by products in 8 bits alone. */
+export type GraphDType = "f32" | "i64" | "i32" | "i8" | "u8" | "bool";
 
 export interface TensorType {
   readonly dtype: GraphDType;

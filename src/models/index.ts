@@ -13,7 +13,14 @@ export * from "./config.js";
 export { type ContextOptions, extendContext, type RopeExtension } from "./context.js";
 export { configFromHub } from "./families/index.js";
 export { buildEmbedding, buildFinalNorm, buildHead, type HeadWeights, headWeightName } from "./heads.js";
-export { int8Inputs, int8MatrixNames, int8Places, roundToInt8 } from "./int8.js";
+export {
+  type BlockRounded,
+  int8Inputs,
+  int8MatrixNames,
+  int8Places,
+  roundByBlocks,
+  roundToInt8,
+} from "./int8.js";
 export {
   type BlockOutputs,
   type BlockTaps,

@@ -7,7 +7,7 @@
  * unscaled by adapters; the gradient has a rounded matrix of its own.
  */
 import type { GraphBuilder, GraphDType, Value } from "../graph/index.js";
-import { int8Steps } from "../graph/index.js";
+import { int8Steps, int8Zero } from "../graph/index.js";
 import { f32Tensor, type HostTensor } from "../tensor/index.js";
 import { type BlockConfig, blockWeights, layerPrefix, type ModelConfig, type WeightInfo } from "./config.js";
 import type { BlockTaps } from "./llama.js";
@@ -197,4 +197,30 @@ function roundLayer(
     [names.back]: { dtype: "i8", shape: [out, inner], data: back },
     [names.backSteps]: steps(columns),
   };
+}
+
+/** A constant matrix for `int8BlockLinear`. */
+export interface BlockRounded {
+  /** u8 [out, blocks, size], zero at 128. */
+  levels: HostTensor;
+  /** f32 [out * blocks] */
+  steps: HostTensor;
+}
+
+/** A matrix [out, in] in 8 bits by blocks of `size` inputs; the last block is filled up with zeros. */
+export function roundByBlocks({ shape, data }: HostTensor, size = 32): BlockRounded {
+  const [out, inner] = shape as [number, number];
+  const blocks = Math.ceil(inner / size);
+  const levels = new Uint8Array(out * blocks * size).fill(int8Zero);
+  const steps = new Float32Array(out * blocks);
+  for (let at = 0; at < steps.length; at++) {
+    const [from, first] = [Math.floor(at / blocks) * inner, (at % blocks) * size];
+    const own = (data as Float32Array).subarray(from + first, from + Math.min(first + size, inner));
+    let largest = 0;
+    for (const value of own) largest = Math.max(largest, Math.abs(value));
+    steps[at] = largest / int8Steps;
+    const perStep = largest > 0 ? int8Steps / largest : 0;
+    for (let i = 0; i < own.length; i++) levels[at * size + i] = Math.round(own[i]! * perStep) + int8Zero;
+  }
+  return { levels: { dtype: "u8", shape: [out, blocks, size], data: levels }, steps: f32Tensor([steps.length], steps) };
 }

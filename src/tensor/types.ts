@@ -1,6 +1,6 @@
 import { EspalierError } from "../base/index.js";
 
-/** Element types that host tensors can hold. Graphs compute in f32, i64, i32 and bool, and read i8. */
+/** Element types that host tensors can hold. Graphs compute in f32, i64, i32 and bool, and read i8 and u8. */
 export type DType = "f32" | "f16" | "bf16" | "f64" | "i64" | "i32" | "i8" | "u8" | "bool";
 
 /** Sizes of the axes, outermost first; `[]` is a scalar. */

@@ -218,6 +218,23 @@ export const valueCases: Record<string, OperatorCase> = {
     ],
     build: (g, [x, dy]) => gradients(g, g.sum(g.mul(g.int8Linear(x!, int8Matrix(g, 5, 3)), dy!)), [x!])[0]!,
   },
+  // 127 in each block, so that rounding it changes nothing.
+  int8BlockLinear: {
+    shapes: [[1]],
+    build: (g, [a]) => {
+      const rng = createRng("blocks");
+      const x = Float32Array.from({ length: 3 * 40 }, (_, i) =>
+        i % 40 === 3 || i % 40 === 35 ? 127 : rng.int(255) - 127,
+      );
+      const levels = Uint8Array.from({ length: 5 * 2 * 32 }, () => rng.int(256));
+      const product = g.int8BlockLinear(
+        g.constant(f32Tensor([3, 40], x)),
+        g.constant({ dtype: "u8", shape: [5, 2, 32], data: levels }),
+        angles(g, [10], (t) => 1e-4 * (1 + t)),
+      );
+      return g.mul(product, a!);
+    },
+  },
   "sum, i64": { shapes: [[3, 2]], build: (g, [a]) => g.sum(g.cast(g.scale(a!, 3), "i64"), { axes: [0] }) },
   "rmsNorm, statistics": {
     shapes: [[2, 3], [3]],

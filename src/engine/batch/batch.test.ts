@@ -1,13 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createRng } from "../../base/index.js";
 import { repositoryPath } from "../../base/testing.js";
-import { type Model, openModel } from "../../models/index.js";
+import { createLora, type Model, mergeLora, openModel, resolveLora } from "../../models/index.js";
 import { createRuntime, type Runtime } from "../../runtime/index.js";
 import { f32Tensor } from "../../tensor/index.js";
 import { createEngine, generate } from "../index.js";
 import { mixedConfig, randomModel, referenceLogits } from "../testing.js";
 import { drawToken, uniformAt } from "./draw.js";
-import { type BatchSequence, createBatchGenerator, readAllWeights, type WeightTensors } from "./index.js";
+import {
+  type BatchSequence,
+  createBatchGenerator,
+  readAllWeights,
+  roundMatrices,
+  type WeightTensors,
+} from "./index.js";
 
 let runtime: Runtime;
 let model: Model;
@@ -54,6 +60,40 @@ describe("stories260K", () => {
     expect(reversed).toEqual(all);
     for (const prompt of keyed) expect((await sampler.generate([prompt], options))[0]).toEqual(all[prompt.key]);
     expect(all[5]![0]!.ids).not.toEqual(all[5]![1]!.ids);
+  });
+
+  test("matrices in 8 bits, an adapter beside them: nearly the odds of the merged model, the same bits in any company", async () => {
+    const lora = resolveLora(model.config, { rank: 2 });
+    const { tensors } = createLora(model.config, lora, 1);
+    for (const { data } of Object.values(tensors))
+      for (let i = 0; i < data.length; i++) data[i]! += 0.05 * rng.normal();
+    const merged = await readAllWeights(model.config, mergeLora(model, { ...lora, tensors }).weights);
+    const rounded = roundMatrices(model.config, weights);
+    const sampler = createBatchGenerator(
+      runtime,
+      model.config,
+      { ...weights, ...tensors },
+      { width: 8, lora, rounded },
+    );
+    const plain = createBatchGenerator(runtime, model.config, merged, { width: 8 });
+    const options = { seed: 5, maxTokens: 40 };
+    const keyed = prompts.map((ids, key) => ({ ids, key, samples: 2 }));
+    const all = await sampler.generate(keyed, options);
+    expect((await sampler.generate([keyed[3]!], options))[0]).toEqual(all[3]);
+    const exact = await plain.generate(keyed, options);
+    // Draws take the same uniform numbers: answers agree until the odds of a draw differ by enough.
+    const gaps = all.flatMap((answers, p) =>
+      answers.flatMap(({ ids, logProbs }, s) => {
+        const other = exact[p]![s]!;
+        const agreed = ids.findIndex((id, t) => id !== other.ids[t]);
+        return [...logProbs.subarray(0, agreed < 0 ? ids.length : agreed)].map((x, t) =>
+          Math.abs(x - other.logProbs[t]!),
+        );
+      }),
+    );
+    expect(gaps.length).toBeGreaterThan(100);
+    expect(gaps.reduce((a, b) => a + b) / gaps.length).toBeLessThan(0.02);
+    expect(Math.max(...gaps)).toBeGreaterThan(1e-5);
   });
 
   test("its log-probabilities are those of the engine, untruncated and at temperature 1", async () => {

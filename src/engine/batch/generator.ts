@@ -3,11 +3,20 @@
  * all its samples, one program computes a step of the whole batch, and a sequence that ends makes room for the next.
  */
 import { EspalierError } from "../../base/index.js";
-import { type ModelConfig, modelWeights, positionsFrom, rotaryTables, type WeightSource } from "../../models/index.js";
+import {
+  type LoraConfig,
+  loraWeights,
+  type ModelConfig,
+  modelWeights,
+  positionsFrom,
+  rotaryTables,
+  type WeightInfo,
+  type WeightSource,
+} from "../../models/index.js";
 import type { Program, Runtime } from "../../runtime/index.js";
 import { type F32Tensor, f32Tensor, formatType, type HostTensor, i64Tensor, sameShape } from "../../tensor/index.js";
 import { drawToken, type Truncation, uniformAt } from "./draw.js";
-import { type Choice, compilePrompt, compileStep } from "./programs.js";
+import { type Choice, compilePrompt, compileStep, type RoundedMatrices, type WeightForm } from "./programs.js";
 import { createSlots, growSlots, moveSlot, type Slots, slotInputs, slotMask, writePrompt, writeStep } from "./slots.js";
 
 /** All weights of a model by full name; the arrays are read where they lie at every step. */
@@ -54,6 +63,10 @@ export interface BatchSequence {
 export interface BatchGeneratorOptions {
   /** Sequences that decode together. Defaults to 32. */
   width?: number;
+  /** An adapter, whose matrices are among the tensors, where it is not merged into them. Defaults to none. */
+  lora?: LoraConfig;
+  /** Matrices in 8 bits for new tokens (prompts are read with those among the tensors). Defaults to none. */
+  rounded?: RoundedMatrices;
 }
 
 export interface BatchGenerator {
@@ -77,22 +90,24 @@ export function createBatchGenerator(
   runtime: Runtime,
   config: ModelConfig,
   tensors: WeightTensors,
-  { width = 32 }: BatchGeneratorOptions = {},
+  { width = 32, lora, rounded }: BatchGeneratorOptions = {},
 ): BatchGenerator {
   check("width", Number.isInteger(width) && width >= 1, "a whole number of sequences", width);
-  let weights = ownWeights(config, tensors, {});
+  const wanted = [...modelWeights(config), ...(lora ? loraWeights(config, lora) : [])];
+  const form = { ...(lora && { lora }), ...(rounded && { rounded }) };
+  let weights = ownWeights(wanted, tensors, {});
   let running = false;
   const programs = new Map<string, Promise<Program>>();
   return {
     config,
     updateWeights(changed) {
-      weights = ownWeights(config, changed, weights);
+      weights = ownWeights(wanted, changed, weights);
     },
     async generate(prompts, options = {}) {
       if (running) throw new EspalierError({ where: "batch generator", expected: "one call at a time", found: "two" });
       running = true;
       try {
-        return await generateAll({ runtime, config, weights, width, programs }, prompts, options);
+        return await generateAll({ runtime, config, weights, width, programs, form }, prompts, options);
       } finally {
         running = false;
       }
@@ -113,6 +128,7 @@ interface Parts {
   weights: WeightTensors;
   width: number;
   programs: Map<string, Promise<Program>>;
+  form: WeightForm;
 }
 
 /** A prompt after its run: what its samples start from. */
@@ -214,12 +230,12 @@ function stepWidth(width: number, used: number): number {
 }
 
 async function runPrompt(
-  { runtime, config, weights, settings, programs }: Batch,
+  { runtime, config, weights, settings, programs, form: { lora } }: Batch,
   { place, ids, samples = 1, key = place }: BatchPrompt & { place: number },
 ): Promise<ReadyPrompt> {
   const length = Math.min(promptLength(ids.length), config.maxPositions);
   const program = await remember(programs, `prompt ${length} ${settings.choice}`, () =>
-    compilePrompt(runtime, config, { length, choice: settings.choice }),
+    compilePrompt(runtime, config, { length, choice: settings.choice }, lora ? { lora } : {}),
   );
   const padded = new BigInt64Array(length);
   for (let t = 0; t < ids.length; t++) padded[t] = BigInt(ids[t]!);
@@ -246,17 +262,17 @@ function startSample(batch: Batch, prompt: ReadyPrompt): void {
 }
 
 async function step(batch: Batch): Promise<void> {
-  const { runtime, config, weights, settings, programs, running } = batch;
+  const { runtime, config, weights, settings, programs, form, running } = batch;
   makeRoom(batch);
   const { capacity } = batch.slots;
   const width = stepWidth(batch.width, running.length);
   const program = await remember(programs, `step ${width} ${capacity} ${settings.choice}`, () =>
-    compileStep(runtime, config, { width, capacity, choice: settings.choice }),
+    compileStep(runtime, config, { width, capacity, choice: settings.choice }, form),
   );
   const lengths = running.map(({ length }) => length);
   const positions = Array.from({ length: width }, (_, slot) => lengths[slot] ?? 0);
   const outputs = await program.run({
-    ...weights,
+    ...neededBy(program, weights),
     ...choiceInputs(settings),
     ...slotInputs(batch.slots, width),
     ...rotaryTables(config, positions, width),
@@ -336,9 +352,13 @@ function remember(known: Map<string, Promise<Program>>, name: string, make: () =
   return found;
 }
 
-/** The weights that a model needs, from `tensors` and else from `others`. */
-function ownWeights(config: ModelConfig, tensors: WeightTensors, others: WeightTensors): WeightTensors {
-  const wanted = modelWeights(config);
+/** Without the matrices that constants stand for. */
+function neededBy(program: Program, weights: WeightTensors): WeightTensors {
+  return Object.fromEntries(program.inputs.flatMap(({ name }) => (weights[name] ? [[name, weights[name]]] : [])));
+}
+
+/** The weights that are wanted, from `tensors` and else from `others`. */
+function ownWeights(wanted: readonly WeightInfo[], tensors: WeightTensors, others: WeightTensors): WeightTensors {
   const names = new Set(wanted.map(({ name }) => name));
   for (const name of Object.keys(tensors)) if (!names.has(name)) throw unknownWeight(name);
   const entries = wanted.map(({ name, shape }) => {

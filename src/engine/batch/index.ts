@@ -8,3 +8,4 @@ export {
   readAllWeights,
   type WeightTensors,
 } from "./generator.js";
+export { type RoundedMatrices, roundMatrices } from "./programs.js";

@@ -41,6 +41,8 @@ export function productMethods(core: GraphCore) {
     /** x [M, K] with a frozen matrix in 8 bits: [M, N]. */
     int8Linear: (x: Value, { matrix, steps, back, backSteps }: Int8Operands) =>
       one("int8Linear", [x, matrix, steps, back, backSteps], {}),
+    /** x [M, K] with a constant matrix in 8 bits: levels u8 [N, blocks, B], steps [N * blocks]; [M, N]. */
+    int8BlockLinear: (x: Value, levels: Value, steps: Value) => one("int8BlockLinear", [x, levels, steps], {}),
   };
 }
 

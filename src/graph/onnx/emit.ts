@@ -194,12 +194,9 @@ function writeAttribute(proto: ProtoWriter, name: string, attribute: Attribute):
   }
 }
 
-/** Types of initialisers: besides those of graphs, the zero points of 8-bit operators. */
-const storedTypes = { ...onnxTypeOf, u8: 2 } as const;
-
 function writeTensor(proto: ProtoWriter, name: string, tensor: HostTensor, external: External): void {
   proto.packedVarints(1, tensor.shape);
-  proto.varint(2, storedTypes[tensor.dtype as keyof typeof storedTypes]);
+  proto.varint(2, onnxTypeOf[tensor.dtype as GraphDType]);
   proto.text(8, name);
   const bytes = bytesOfData(tensor.data);
   if (bytes.length < external.threshold) {

@@ -109,7 +109,10 @@ const clip: OpDef<"clip"> = {
 };
 
 /** `TensorProto.DataType` numbers. */
-export const onnxTypeOf = { f32: 1, i64: 7, i32: 6, i8: 3, bool: 9 } as const satisfies Record<GraphDType, number>;
+export const onnxTypeOf = { f32: 1, i64: 7, i32: 6, i8: 3, u8: 2, bool: 9 } as const satisfies Record<
+  GraphDType,
+  number
+>;
 
 const cast: OpDef<"cast"> = {
   infer: ([x], { to }) => [{ dtype: to, shape: x!.shape }],

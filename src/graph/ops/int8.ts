@@ -55,4 +55,40 @@ const int8Linear: OpDef<"int8Linear"> = {
 
 const smallestStep = 1e-30;
 
-export const int8 = { int8Linear };
+/** Level of 8 bits that stands for zero. */
+export const int8Zero = 128;
+
+/**
+ * x [M, K] times a constant matrix, [M, N]: few rows, so that the time is that of reading the matrix.
+ *
+ * Operands: x, levels u8 [N, blocks, B] (zero is 128, K is padded to a multiple of B) and the step of each block
+ * [N * blocks]. Both must be constants: ONNX Runtime packs them once. Blocks of x are rounded likewise.
+ */
+const int8BlockLinear: OpDef<"int8BlockLinear"> = {
+  infer: ([x, levels, steps]) => {
+    requireDType("int8BlockLinear", "x", x!, "f32");
+    requireDType("int8BlockLinear", "levels", levels!, "u8");
+    requireDType("int8BlockLinear", "steps", steps!, "f32");
+    const [rows, inner] = x!.shape as [number, number];
+    const [columns, blocks, size] = levels!.shape as [number, number, number];
+    if (blocks !== Math.ceil(inner / size))
+      throw shapeError("int8BlockLinear", "levels", `${Math.ceil(inner / size)} blocks for ${inner} inputs`, levels!);
+    if (steps!.shape.join() !== `${columns * blocks}`)
+      throw shapeError("int8BlockLinear", "steps", `shape [${columns * blocks}]`, steps!);
+    return [{ dtype: "f32", shape: [rows, columns] }];
+  },
+  grad: { none: "it is for sampling; training rounds by channel, with a matrix for the gradient" },
+  emit: (e, inputs, node) => {
+    const [columns, , size] = node.inputs[1]!.shape as [number, number, number];
+    const attributes = {
+      K: { int: node.inputs[0]!.shape[1]! },
+      N: { int: columns },
+      bits: { int: 8 },
+      block_size: { int: size },
+      accuracy_level: { int: 4 },
+    };
+    return [e.one("MatMulNBits", inputs, { domain: microsoft, attributes })];
+  },
+};
+
+export const int8 = { int8Linear, int8BlockLinear };

@@ -43,6 +43,8 @@ export interface OpParams {
   gemm: MatmulParams;
   /** Product with a frozen matrix in 8 bits; its gradient is another such product. */
   int8Linear: None;
+  /** Product with a constant matrix in 8 bits, rounded by blocks of each row; without a gradient. */
+  int8BlockLinear: None;
   // Reductions
   sum: ReduceParams;
   mean: ReduceParams;

@@ -1,5 +1,5 @@
 import { roundHalf, sizeOf } from "../../tensor/index.js";
-import { int8Steps } from "../ops/int8.js";
+import { int8Steps, int8Zero } from "../ops/int8.js";
 import type { OpKind } from "../ops/params.js";
 import type { NodeOf } from "../types.js";
 import { type Array64, around, array64, map, mapRows, multiply, strides, walk, zip } from "./arrays.js";
@@ -124,6 +124,27 @@ function int8Product([x, w, steps]: readonly Array64[]): Array64 {
       const level = roundEven(own[k]! / step);
       for (let n = 0; n < columns; n++) {
         result.data[row * columns + n]! += level * w!.data[k * columns + n]! * steps!.data[n]! * step;
+      }
+    }
+  }
+  return result;
+}
+
+/** Blocks of x to 127 steps of their largest magnitude, those of the matrix as they are stored. */
+function int8BlockProduct([x, levels, steps]: readonly Array64[]): Array64 {
+  const [columns, blocks, size] = levels!.shape as [number, number, number];
+  const [rows, inner] = x!.shape as [number, number];
+  const result = array64([rows, columns]);
+  for (let row = 0; row < rows; row++) {
+    for (let block = 0; block < blocks; block++) {
+      const [from, end] = [block * size, Math.min((block + 1) * size, inner)];
+      const own = x!.data.subarray(row * inner + from, row * inner + end);
+      const step = own.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0) / int8Steps;
+      const rounded = own.map((value) => (step > 0 ? roundEven(value / step) : 0));
+      for (let n = 0; n < columns; n++) {
+        const at = n * blocks + block;
+        const sum = rounded.reduce((total, level, k) => total + level * (levels!.data[at * size + k]! - int8Zero), 0);
+        result.data[row * columns + n]! += sum * step * steps!.data[at]!;
       }
     }
   }
@@ -276,6 +297,7 @@ export const evaluators: { readonly [K in OpKind]: Evaluate<K> } = {
   rmsNorm: ([x, w], { params }) => normalise(x!, w!, undefined, params.eps, false),
   layerNorm: ([x, w, b], { params }) => normalise(x!, w!, b!, params.eps, true),
   int8Linear: (inputs) => [int8Product(inputs)],
+  int8BlockLinear: (inputs) => [int8BlockProduct(inputs)],
   rotary: (inputs, node) => [rotate(inputs, node)],
   attention: (inputs, node) => attend(inputs, node),
   after: ([x]) => [x!],

@@ -149,7 +149,7 @@ async function runWith(
   const { train, held, notes } = await prepareTasks(work, tools);
   const lora = loraOf(loopOptions(options));
   const tuning = await openTuning(model, { seed, ...(lora && { lora }) });
-  const { sampler, meter } = createTools(work, tuning, tools);
+  const { sampler, roundedSampler, meter } = createTools(work, tuning, tools);
   const start = { ...tuning.frozen, ...viewsOf(tuning.parameters.layout, tuning.parameters.flat.slice()) };
   const measure = (tasks: readonly PolicyTask[], samples: number, reference?: typeof start) =>
     meter({
@@ -163,7 +163,8 @@ async function runWith(
   const stopper = new AbortController();
   const rounded = await roundedFor(work, tuning, tasks);
   const training = createPolicyTraining({
-    ...{ runtime, stage, config: model.config, tuning, tasks, sampler, rewards, objective, plan, signal, seed },
+    ...{ runtime, stage, config: model.config, tuning, tasks, rewards, objective, plan, signal, seed },
+    sampler: roundedSampler ?? sampler,
     ...(options.frozen === "int8" && { int8: rounded.frozen }),
     samples: options.samples,
     temperature: options.temperature,
@@ -188,7 +189,13 @@ async function runWith(
   return {
     measures: measuresOf(before, after),
     curves: curvesOf(training, result),
-    notes: [...notes, ...rounded.notes, ...notesOf(training, options), ...(stopped ? [`ended early: ${stopped}`] : [])],
+    notes: [
+      ...notes,
+      ...rounded.notes,
+      ...(roundedSampler ? [drawnInEight] : []),
+      ...notesOf(training, options),
+      ...(stopped ? [`ended early: ${stopped}`] : []),
+    ],
     samples: samplesOf(held, before, after),
   };
 }
@@ -211,17 +218,27 @@ function createTools(
   { options, model, runtime, stage }: MethodWork<PolicyFields>,
   tuning: Tuning,
   { tokenizer }: ChatTools,
-): { sampler: PolicySampler; meter: PolicyMeter } {
-  const { temperature, maxTokens, length, prompts, samples } = options;
-  const sampler = createPolicySampler({
-    ...{ runtime, config: model.config, tuning, maxTokens, temperature },
-    decode: (ids) => tokenizer.decode(ids),
-    stop: [...new Set([...tokenizer.eosTokenIds, ...model.config.eosTokenIds])],
-    width: Math.min(64, prompts * samples),
-  });
+): { sampler: PolicySampler; roundedSampler: PolicySampler | undefined; meter: PolicyMeter } {
+  const { temperature, maxTokens, length, prompts, samples, frozen } = options;
+  const width = Math.min(64, prompts * samples);
+  const samplerOf = (int8: boolean) =>
+    createPolicySampler({
+      ...{ runtime, config: model.config, tuning, maxTokens, temperature, int8, width },
+      decode: (ids) => tokenizer.decode(ids),
+      stop: [...new Set([...tokenizer.eosTokenIds, ...model.config.eosTokenIds])],
+    });
   const scored = { config: model.config, temperature, ...(tuning.lora && { lora: tuning.lora }) };
-  return { sampler, meter: createPolicyMeter(runtime, `${stage}_measure`, scored, length) };
+  return {
+    sampler: samplerOf(false),
+    roundedSampler: frozen === "int8" && width <= roundedWidth ? samplerOf(true) : undefined,
+    meter: createPolicyMeter(runtime, `${stage}_measure`, scored, length),
+  };
 }
+
+const drawnInEight = "answers to learn from are drawn with frozen matrices in 8 bits; measured ones are not";
+
+/** Sequences together from which on products in 8 bits by blocks take as long as those in f32. */
+const roundedWidth = 8;
 
 async function prepareTasks({ options, seed }: MethodWork<PolicyFields>, tools: ChatTools) {
   const lists = await Promise.all(options.data.map((path) => readPromptTasks(path)));
