@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { createRng } from "../base/index.js";
-import { i64Tensor } from "../tensor/index.js";
+import { f32Tensor } from "../tensor/index.js";
 import { createGraph, type GraphBuilder } from "./builder.js";
-import type { AttentionOptions } from "./methods/networks.js";
+import { type AttentionOptions, maskedScore } from "./methods/networks.js";
 import { interpret } from "./reference/interpret.js";
 
 const [B, heads, kv, T, D] = [2, 6, 2, 4, 3];
@@ -40,13 +40,21 @@ function attend(options: (g: GraphBuilder) => AttentionOptions): number[] {
 
 const segments = [0, 0, 1, 1, 0, 1, 1, 1];
 
+function packedScores(): number[] {
+  const at = (b: number, t: number) => segments[b * T + t];
+  return Array.from({ length: B * T * T }, (_, i) => {
+    const [b, t, s] = [Math.floor(i / (T * T)), Math.floor(i / T) % T, i % T];
+    return s <= t && at(b, t) === at(b, s) ? 0 : maskedScore;
+  });
+}
+
 test.each<[string, (g: GraphBuilder) => AttentionOptions, number[]]>([
   ["unmasked", () => ({}), textbook(() => true)],
   ["causal", () => ({ causal: true }), textbook((_, t, s) => s <= t)],
   ["scaled", () => ({ scale: 0.2 }), textbook(() => true, 0.2)],
   [
     "packed",
-    (g) => ({ mask: g.packedMask(g.constant(i64Tensor([B, T], segments))) }),
+    (g) => ({ mask: g.constant(f32Tensor([B, T, T], packedScores())) }),
     textbook((b, t, s) => s <= t && segments[b * T + t] === segments[b * T + s]),
   ],
 ])("%s attention with grouped heads equals the textbook", (_, options, expected) => {

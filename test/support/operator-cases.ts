@@ -1,5 +1,6 @@
 import { createRng } from "../../src/base/index.js";
 import { type GraphBuilder, gradients, type Int8Operands, type Value } from "../../src/graph/index.js";
+import { buildPackedMask } from "../../src/models/index.js";
 import { f32Tensor, i64Tensor, sizeOf } from "../../src/tensor/index.js";
 
 export interface OperatorCase {
@@ -155,7 +156,7 @@ export const gradientCases: Record<string, OperatorCase> = {
   },
   "attention, grouped, causal": attentionCase((g, q, k, v) => g.attention(q, k, v, { causal: true })),
   "attention, grouped, packed": attentionCase((g, q, k, v) =>
-    g.attention(q, k, v, { mask: g.packedMask(ids(g, [0, 0, 1, 0, 1, 1], [2, 3])) }),
+    g.attention(q, k, v, { mask: buildPackedMask(g, ids(g, [0, 0, 1, 0, 1, 1], [2, 3])) }),
   ),
   "attention, no mask, scaled": attentionCase((g, q, k, v) => g.attention(q, k, v, { scale: 0.3 })),
   after: { shapes: [[2, 3], [3], []], build: (g, [x, y, z]) => g.after(g.exp(x!), [g.exp(y!), z!]) },

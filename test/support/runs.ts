@@ -99,7 +99,7 @@ export const measurements: { files: RegExp; keys: readonly string[] }[] = [
   { files: /\/search-[^/]*\/search\.json$/, keys: ["seconds"] },
   { files: /\/probe-[^/]*\/probe\.json$/, keys: ["seconds", "rate"] },
   { files: /\/speed-[^/]*\/speed\.json$/, keys: ["prefill", "decode"] },
-  { files: /out\/result\.json$/, keys: ["seconds", "peakRssBytes", "cached", "speed", "path"] },
+  { files: /out\/result\.json$/, keys: ["seconds", "peakRssBytes", "cached", "speed", "path", "out", "policy"] },
 ];
 
 /** Not compared at all: what a stage cost, the page with those numbers, and where the output goes. */

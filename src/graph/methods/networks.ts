@@ -40,7 +40,7 @@ export function networkMethods(core: GraphCore) {
 }
 
 export function attentionMethods(core: GraphCore) {
-  const { one, binary } = createApply(core);
+  const { one } = createApply(core);
   const { reshape } = movementMethods(core);
   return {
     /** q [B, heads, T, D], k [B, kv, S, D], v [B, kv, S, Dv]: [B, heads, T, Dv]; heads h reads kv head h div (heads / kv). */
@@ -55,21 +55,6 @@ export function attentionMethods(core: GraphCore) {
       const params = { scale: scale ?? 1 / Math.sqrt(width), group };
       const out = one("attention", additive ? [grouped, k, v, additive] : [grouped, k, v], params);
       return reshape(out, [batch, heads, length, v.shape[3]!]);
-    },
-
-    /**
-     * Additive mask [B, T, T] of packed sequences: position t of row b sees positions up to t with the same segment.
-     * Build it once and give it to every layer.
-     */
-    packedMask: (segments: Value) => {
-      const [batch, length] = segments.shape as [number, number];
-      const same = binary("equal")(reshape(segments, [batch, length, 1]), reshape(segments, [batch, 1, length]));
-      const past = core.constant(causalPairs(length));
-      return one(
-        "where",
-        [binary("and")(same, past), core.constant(f32Tensor([], [0])), core.constant(f32Tensor([], [maskedScore]))],
-        {},
-      );
     },
   };
 }
@@ -93,13 +78,6 @@ export function causalMask(length: number, keys = length): HostTensor {
   const data = new Float32Array(length * keys);
   for (let t = 0; t < length; t++) data.fill(maskedScore, t * keys + t + keys - length + 1, (t + 1) * keys);
   return f32Tensor([length, keys], data);
-}
-
-/** bool [length, length]: key <= query. */
-function causalPairs(length: number): HostTensor {
-  const data = new Uint8Array(length * length);
-  for (let t = 0; t < length; t++) data.fill(1, t * length, t * length + t + 1);
-  return { dtype: "bool", shape: [length, length], data };
 }
 
 export function controlMethods(core: GraphCore) {
