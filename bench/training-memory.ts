@@ -22,7 +22,7 @@ export interface TrainingTask {
   length: number;
 }
 
-export type MeasuredMethod = Extract<TrainingMethod, "full" | "distil" | "distil-layered">;
+export type MeasuredMethod = Extract<TrainingMethod, "full" | "lora" | "distil" | "distil-layered" | "reward">;
 
 interface Row {
   model: string;
@@ -33,7 +33,7 @@ interface Row {
   error: number;
 }
 
-const methods: readonly MeasuredMethod[] = ["full", "distil", "distil-layered"];
+const methods: readonly MeasuredMethod[] = ["full", "lora", "distil", "distil-layered", "reward"];
 
 export const trainingMemoryBench: Bench = async ({ json, args }) => {
   const [batch, length] = [Number(args[0] ?? 2), Number(args[1] ?? 256)];

@@ -71,6 +71,8 @@ describe("store", () => {
         if (!existsSync(join(directory, "whole"))) {
           await writeFileAtomic(join(directory, "whole"), "w");
           writeFileSync(join(directory, "half.1.tmp"), "h");
+          mkdirSync(join(directory, "model.1.tmp"));
+          writeFileSync(join(directory, "model.1.tmp", "config.json"), "c");
           throw new Error("cut");
         }
         await writeFileAtomic(join(directory, "rest"), "r");

@@ -170,9 +170,11 @@ async function claim(work: string): Promise<() => Promise<void>> {
       fix: "wait for it, or stop it and run the same command again",
     });
   }
-  for (const file of await listFiles(work)) {
-    if (file.endsWith(".tmp") || file === manifestFile || file === costFile)
-      await rm(join(work, file), { force: true });
+  // A model is written as a directory, which gets its name when it is whole.
+  const entries = await readdir(work, { recursive: true });
+  for (const entry of entries) {
+    if (entry.endsWith(".tmp") || entry === manifestFile || entry === costFile)
+      await rm(join(work, entry), { recursive: true, force: true });
   }
   return claimed.release;
 }
