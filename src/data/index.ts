@@ -54,6 +54,7 @@ export {
 export {
   type ChatOptions,
   type RenderChatOptions,
+  readChatDocuments,
   renderBranches,
   renderConversation,
   renderPair,

@@ -13,6 +13,7 @@ import {
   renderTurn,
   turnProblem,
 } from "./chat-turns.js";
+import { readConversations } from "./conversations.js";
 import { encodeChat, findBoundary } from "./token-spans.js";
 import type { BranchedSample, Message, PreferencePair, TokenSample } from "./types.js";
 
@@ -233,4 +234,13 @@ function controlTexts(tokenizer: Tokenizer): readonly string[] {
   const texts = ids.map((id) => tokenizer.idToToken(id) ?? "").filter((text) => text !== "");
   knownControls.set(tokenizer, texts);
   return texts;
+}
+
+/** The conversations of a file as plain text, in the template's words and with its special tokens: documents to calibrate or measure on. */
+export async function readChatDocuments(path: string, template: ChatTemplate): Promise<string[]> {
+  const conversations = await readConversations(path);
+  const options = { addGenerationPrompt: false, date: templateDate };
+  return conversations.map(({ messages, tools }) =>
+    template.render(messages, { ...options, ...(tools && { variables: { tools } }) }),
+  );
 }

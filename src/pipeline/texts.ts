@@ -1,9 +1,9 @@
 /** @module The texts of a run: plain files as they are, conversations in the words of the parent's chat template. */
 import { basename } from "node:path";
 import { EspalierError, type OnEvent } from "../base/index.js";
-import { isConversationFile, readConversations, readDocuments } from "../data/index.js";
+import { isConversationFile, readChatDocuments, readDocuments } from "../data/index.js";
 import { chatTemplateOf, type Model } from "../models/index.js";
-import { type Tokenizer, templateDate } from "../tokenizer/index.js";
+import type { Tokenizer } from "../tokenizer/index.js";
 
 export interface SourceText {
   path: string;
@@ -19,12 +19,7 @@ export async function readSource(path: string, parent: Model, tokenizer: Tokeniz
   const kind = basename(path).replace(/(\.[a-z]{1,5})+$/i, "");
   if (!isConversationFile(path)) return { path, kind, documents: await readDocuments(path), chat: false };
   if (parent.sidecars.chatTemplate === undefined) throw withoutTemplate(path, parent);
-  const template = chatTemplateOf(parent, tokenizer);
-  const conversations = await readConversations(path);
-  const options = { addGenerationPrompt: false, date: templateDate };
-  const documents = conversations.map(({ messages, tools }) =>
-    template.render(messages, { ...options, ...(tools && { variables: { tools } }) }),
-  );
+  const documents = await readChatDocuments(path, chatTemplateOf(parent, tokenizer));
   return { path, kind: `chat (${kind})`, documents, chat: true };
 }
 

@@ -1,9 +1,9 @@
 /** @module Text as token ids in llama.cpp's own tokenizer: a part for choosing, and a part set aside for measuring. */
 import { EspalierError } from "../base/index.js";
-import { isConversationFile, readConversations, readDocuments } from "../data/index.js";
+import { isConversationFile, readChatDocuments, readDocuments } from "../data/index.js";
 import { type GgufMetadata, openGgufFile } from "../formats/index.js";
 import { createLlamaCpp } from "../llamacpp/index.js";
-import { createChatTemplate, templateDate } from "../tokenizer/index.js";
+import { createChatTemplate } from "../tokenizer/index.js";
 
 export interface SequenceRequest {
   /** Text files and `.jsonl` of conversations, dealt out alike. */
@@ -47,12 +47,7 @@ export async function readSequences(gguf: string, request: SequenceRequest): Pro
 async function renderConversations(path: string, metadata: GgufMetadata, gguf: string): Promise<string[]> {
   const template = metadata.get("tokenizer.chat_template")?.value;
   if (template === undefined) throw withoutTemplate(path, gguf);
-  const chat = createChatTemplate({ template }, gguf);
-  const conversations = await readConversations(path);
-  const options = { addGenerationPrompt: false, date: templateDate };
-  return conversations.map(({ messages, tools }) =>
-    chat.render(messages, { ...options, ...(tools && { variables: { tools } }) }),
-  );
+  return readChatDocuments(path, createChatTemplate({ template }, gguf));
 }
 
 /** Ids that every sequence begins with. */

@@ -30,69 +30,82 @@ export function createInferenceEngine(): InferenceEngine {
 }
 
 async function loadModel(gguf: string, options: LoadOptions, onUnload: () => void): Promise<LoadedModel> {
-  let unloaded = false;
-  let counts = { running: 0, waiting: 0 };
-  let connection: Promise<Loaded> = connect(gguf, options);
-  const { info } = await connection;
-
-  /** The process; a new one where the last has ended. */
-  const connected = async (): Promise<Loaded> => {
-    if (unloaded) throw new EspalierError({ where: gguf, expected: "a loaded model", found: "one that was unloaded" });
-    const known = await connection.catch(() => undefined);
-    if (known?.worker.alive()) return known;
-    const { signal: _signal, onProgress: _onProgress, ...same } = options;
-    // Requests that come together wait for the same new process.
-    if (connection === lastTried) return connection;
-    connection = connect(gguf, same);
-    lastTried = connection;
-    connection.catch(() => {}).finally(() => (lastTried = undefined));
-    return connection;
-  };
-  let lastTried: Promise<Loaded> | undefined;
-
-  const complete = async ({ signal, onText, ...request }: CompletionRequest): Promise<Completion> => {
-    const { worker } = await connected();
-    const id = worker.nextId();
-    const abort = () => worker.abort(id);
-    const params = { ...request, stream: onText !== undefined, aborted: signal?.aborted ?? false };
-    const settled = worker.ask({ id, method: "complete", params }, onText);
-    signal?.addEventListener("abort", abort, { once: true });
-    try {
-      return (await settled) as Completion;
-    } finally {
-      signal?.removeEventListener("abort", abort);
-    }
-  };
-  const count = (change: 1 | -1) => {
-    const requests = counts.running + counts.waiting + change;
-    counts = { running: Math.min(requests, info.sequences), waiting: Math.max(0, requests - info.sequences) };
-  };
+  const connection = keepConnected(gguf, options);
+  const { info } = await connection.loaded();
+  const counter = countRequests(info.sequences);
   const call = async <M extends keyof Calls>(method: M, params: Calls[M]["params"]): Promise<Calls[M]["result"]> => {
-    const { worker } = await connected();
+    const { worker } = await connection.loaded();
     return worker.ask({ id: worker.nextId(), method, params } as Call) as Promise<Calls[M]["result"]>;
   };
-
   return {
     info,
-    load: () => counts,
+    load: counter.counts,
     tokenize: (text, { special = false } = {}) => call("tokenize", { text, special }),
     detokenize: (ids, { special = false } = {}) => call("detokenize", { ids: [...ids], special }),
-    async complete(request) {
-      count(1);
-      try {
-        return await complete(request);
-      } finally {
-        count(-1);
-      }
-    },
+    complete: (request) => counter.during(async () => complete((await connection.loaded()).worker, request)),
     embed: (ids) => call("embed", { ids: [...ids] }),
     async unload() {
-      unloaded = true;
       onUnload();
+      await connection.end();
+    },
+  };
+}
+
+/** The process of a model; a new one where the last has ended. */
+function keepConnected(gguf: string, options: LoadOptions) {
+  let ended = false;
+  let connection: Promise<Loaded> = connect(gguf, options);
+  let lastTried: Promise<Loaded> | undefined = connection;
+  connection.catch(() => {}).finally(() => (lastTried = undefined));
+  return {
+    async loaded(): Promise<Loaded> {
+      if (ended) throw new EspalierError({ where: gguf, expected: "a loaded model", found: "one that was unloaded" });
+      // Requests that come together wait for the same new process.
+      if (connection === lastTried) return connection;
+      const known = await connection.catch(() => undefined);
+      if (known?.worker.alive()) return known;
+      if (connection === lastTried) return connection;
+      const { signal: _signal, onProgress: _onProgress, ...same } = options;
+      connection = connect(gguf, same);
+      lastTried = connection;
+      connection.catch(() => {}).finally(() => (lastTried = undefined));
+      return connection;
+    },
+    async end() {
+      ended = true;
       const known = await connection.catch(() => undefined);
       await known?.worker.kill();
     },
   };
+}
+
+/** How many requests run, and how many wait for one of so many sequences. */
+function countRequests(sequences: number) {
+  let requests = 0;
+  return {
+    counts: () => ({ running: Math.min(requests, sequences), waiting: Math.max(0, requests - sequences) }),
+    async during<T>(work: () => Promise<T>): Promise<T> {
+      requests++;
+      try {
+        return await work();
+      } finally {
+        requests--;
+      }
+    },
+  };
+}
+
+async function complete(worker: Worker, { signal, onText, ...request }: CompletionRequest): Promise<Completion> {
+  const id = worker.nextId();
+  const abort = () => worker.abort(id);
+  const params = { ...request, stream: onText !== undefined, aborted: signal?.aborted ?? false };
+  const settled = worker.ask({ id, method: "complete", params }, onText);
+  signal?.addEventListener("abort", abort, { once: true });
+  try {
+    return (await settled) as Completion;
+  } finally {
+    signal?.removeEventListener("abort", abort);
+  }
 }
 
 interface Loaded {
@@ -140,7 +153,6 @@ function startWorker(gguf: string, onProgress: LoadOptions["onProgress"]): Worke
   const hold = holdOpen(child);
   const asked = new Map<number, Asked>();
   let [ended, next] = [false, 0];
-
   const settle = (id: number, how: (asked: Asked) => void) => {
     const one = asked.get(id);
     if (!asked.delete(id)) return;
@@ -153,18 +165,11 @@ function startWorker(gguf: string, onProgress: LoadOptions["onProgress"]): Worke
     for (const id of [...asked.keys()]) settle(id, ({ reject }) => reject(error));
   });
   child.on("message", (message: FromWorker) => {
-    switch (message.kind) {
-      case "progress":
-        return onProgress?.(message.share);
-      case "pieces":
-        return give(message.pieces, asked);
-      case "done":
-        return settle(message.id, ({ resolve }) => resolve(message.result));
-      case "error":
-        return settle(message.id, ({ call, reject }) => reject(failure(gguf, call, message, log())));
-    }
+    if (message.kind === "progress") onProgress?.(message.share);
+    else if (message.kind === "pieces") give(message.pieces, asked);
+    else if (message.kind === "done") settle(message.id, ({ resolve }) => resolve(message.result));
+    else settle(message.id, ({ call, reject }) => reject(failure(gguf, call, message, log())));
   });
-
   return {
     nextId: () => next++,
     alive: () => !ended && child.connected && !child.killed,

@@ -14,12 +14,14 @@ export interface AnswerRequest {
   maxTokens: number;
   /** Of whose answers they are, for progress; such as "before". */
   note: string;
+  /** How tokens are drawn. Defaults to the most probable ones. */
+  sampling?: { temperature: number; topP: number; seed: number };
 }
 
-/** The model's most probable answers, in the order of the prompts; the stop token is left out, other control tokens are not. */
+/** A model's answers, in the order of the prompts; the stop token is left out, other control tokens are not. */
 export async function answerPrompts(
   { runtime, stage, signal, onEvent }: Pick<MethodWork<unknown>, "runtime" | "stage" | "signal" | "onEvent">,
-  { model, tools: { tokenizer, template }, prompts, maxTokens, note }: AnswerRequest,
+  { model, tools: { tokenizer, template }, prompts, maxTokens, note, sampling }: AnswerRequest,
 ): Promise<string[]> {
   const weights = await readAllWeights(model.config, model.weights);
   // A step costs little more for many sequences than for one: it reads every weight once.
@@ -28,7 +30,7 @@ export async function answerPrompts(
   const answers = await sampler.generate(
     prompts.map((messages) => ({ ids: renderPrompt(template, tokenizer, messages) })),
     {
-      temperature: 0,
+      ...(sampling ?? { temperature: 0 }),
       maxTokens,
       signal,
       onEnd: () => onEvent({ event: "progress", stage, done: ++done, total: prompts.length, unit: "answers", note }),

@@ -16,9 +16,11 @@ test("the switch is obeyed, and answers are right, each way for itself", async (
     "3",
     "5",
   ]);
-  expect(before.obeys).toEqual([false, false, true, false]);
+  expect(before.obeys).toEqual([false, true, true, false]);
+  expect(before.complete).toEqual([false, false, true, false]);
   expect(before.right).toEqual([true, true, true, true]);
   expect(after.obeys).toEqual([true, true, true, true]);
+  expect(after.complete).toEqual([true, true, true, true]);
   expect(after.right).toEqual([true, false, true, false]);
   const shares = reasoningMeasures(before, after).map((measure) => [
     measure.name,
@@ -26,8 +28,9 @@ test("the switch is obeyed, and answers are right, each way for itself", async (
     measure.after.mean,
   ]);
   expect(shares).toEqual([
-    ["obeys the switch, thinking on", 0, 1],
+    ["obeys the switch, thinking on", 0.5, 1],
     ["obeys the switch, thinking off", 0.5, 1],
+    ["thoughts end, and an answer follows", 0, 1],
     ["right answers, thinking on", 1, 0.5],
     ["right answers, thinking off", 1, 0.5],
   ]);

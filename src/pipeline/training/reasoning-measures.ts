@@ -15,14 +15,18 @@ export interface ReasoningRequest {
 /** Answers to each question with thoughts (first half) and without, judged. */
 export interface ReasoningAnswers {
   items: RewardItem[];
+  /** `on`: the answer opens with its thoughts, and with no others later; `off`: no tag. */
   obeys: boolean[];
+  /** `on`: one pair of tags at the beginning, and an answer behind it; `off`: no tag. */
+  complete: boolean[];
+  /** The last number, behind the thoughts where there are some, is that of the data. */
   right: boolean[];
 }
 
-/**
- * Greedy answers. Obeyed is `on` by exactly one pair of tags at the beginning with an answer behind it, `off` by no tag;
- * right is an answer whose last number, behind the thoughts where there are some, is that of the data.
- */
+/** As the makers of such models ask: temperature 0.6 and top-p 0.95 with thoughts, the most probable tokens without. */
+const thinkingSampling = { temperature: 0.6, topP: 0.95, seed: 0 };
+
+/** Answers to every question both ways. */
 export async function answerBothWays(
   work: Pick<MethodWork<unknown>, "runtime" | "stage" | "signal" | "onEvent">,
   model: Model,
@@ -31,7 +35,13 @@ export async function answerBothWays(
 ): Promise<ReasoningAnswers> {
   const tasks = tasksOf(questions);
   const prompts = tasks.map(({ prompt }) => prompt);
-  return judgeBothWays(tasks, await answerPrompts(work, { model, tools, prompts, maxTokens, note }));
+  const [on, off] = [prompts.slice(0, questions.length), prompts.slice(questions.length)];
+  const request = { model, tools, maxTokens };
+  const thinking = { ...request, prompts: on, note: `${note}, thinking on`, sampling: thinkingSampling };
+  return judgeBothWays(tasks, [
+    ...(await answerPrompts(work, thinking)),
+    ...(await answerPrompts(work, { ...request, prompts: off, note: `${note}, thinking off` })),
+  ]);
 }
 
 /** Each question with thoughts (first half) and without. */
@@ -55,7 +65,14 @@ export async function judgeBothWays(
   const items = tasks.map((item, i) => ({ ...item, answer: answers[i]! }));
   const said = items.map((item) => ({ ...item, answer: item.answer.split("</think>").at(-1)! }));
   const [format, maths] = await Promise.all([formatReward().score(items), mathsReward().score(said)]);
-  return { items, obeys: format.map((score) => score === 1), right: maths.map((score) => score === 1) };
+  return {
+    items,
+    obeys: items.map(({ thinking, answer }) =>
+      (thinking ? /^<think>(?!.*<think>)/s : /^(?!.*<\/?think>)/s).test(answer),
+    ),
+    complete: format.map((score) => score === 1),
+    right: maths.map((score) => score === 1),
+  };
 }
 
 export function reasoningMeasures(before: ReasoningAnswers, after: ReasoningAnswers): Measure[] {
@@ -65,15 +82,13 @@ export function reasoningMeasures(before: ReasoningAnswers, after: ReasoningAnsw
     { kind: "obeys", name: "obeys the switch" },
     { kind: "right", name: "right answers" },
   ] as const;
-  return kinds.flatMap(({ kind, name }) =>
-    Object.entries(parts).map(([mode, [from, to]]) =>
-      shareMeasure(
-        { name: `${name}, thinking ${mode}`, better: "up" },
-        before[kind].slice(from, to),
-        after[kind].slice(from, to),
-      ),
-    ),
-  );
+  const share = (kind: "obeys" | "complete" | "right", name: string, [from, to]: readonly [number, number]) =>
+    shareMeasure({ name, better: "up" }, before[kind].slice(from, to), after[kind].slice(from, to));
+  return kinds.flatMap(({ kind, name }) => [
+    share(kind, `${name}, thinking on`, parts.on),
+    share(kind, `${name}, thinking off`, parts.off),
+    ...(kind === "obeys" ? [share("complete", "thoughts end, and an answer follows", parts.on)] : []),
+  ]);
 }
 
 /** The first question both ways. */

@@ -65,7 +65,7 @@ export const sft = defineMethod({
   fields,
   inputs: { data: "file", carryOver: "file" },
   makes: "policy",
-  version: 2,
+  version: 3,
   problems: (options) => [...boundProblems(options), ...weightProblems(options)],
   async run(work) {
     const { options, model, seed, runtime, stage, signal } = work;
