@@ -25,7 +25,7 @@ export async function answerPrompts(
 ): Promise<string[]> {
   const weights = await readAllWeights(model.config, model.weights);
   // A step costs little more for many sequences than for one: it reads every weight once.
-  const sampler = createBatchGenerator(runtime, model.config, weights, { width: Math.min(64, prompts.length) });
+  const sampler = createBatchGenerator(runtime, model.config, weights, { width: Math.min(32, prompts.length) });
   let done = 0;
   const answers = await sampler.generate(
     prompts.map((messages) => ({ ids: renderPrompt(template, tokenizer, messages) })),
