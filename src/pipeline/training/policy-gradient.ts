@@ -236,7 +236,7 @@ function createTools(
 
 const drawnInEight = "answers to learn from are drawn with frozen matrices in 8 bits; measured ones are not";
 
-/** Sequences together from which on products in 8 bits by blocks take as long as those in f32. */
+/** Sequences at a time up to which products in 8 bits by blocks are faster than those in f32. */
 const roundedWidth = 8;
 
 async function prepareTasks({ options, seed }: MethodWork<PolicyFields>, tools: ChatTools) {
