@@ -15,6 +15,7 @@ import {
 } from "../../models/index.js";
 import type { Program, Runtime } from "../../runtime/index.js";
 import { type F32Tensor, f32Tensor, formatType, type HostTensor, i64Tensor, sameShape } from "../../tensor/index.js";
+import { check, checkFinite, checkPrompt } from "./checks.js";
 import { drawToken, type Truncation, uniformAt } from "./draw.js";
 import { type Choice, compilePrompt, compileStep, type RoundedMatrices, type WeightForm } from "./programs.js";
 import { createSlots, growSlots, moveSlot, type Slots, slotInputs, slotMask, writePrompt, writeStep } from "./slots.js";
@@ -375,37 +376,4 @@ function ownWeights(wanted: readonly WeightInfo[], tensors: WeightTensors, other
 
 function unknownWeight(name: string): EspalierError {
   return new EspalierError({ where: "batch generator", expected: "weights of the model", found: name });
-}
-
-function check(where: string, holds: boolean, expected: string, found: number): void {
-  if (!holds) throw new EspalierError({ where, expected, found: `${found}`, exitCode: 2 });
-}
-
-function checkPrompt({ maxPositions, vocabSize }: ModelConfig, place: number, ids: ArrayLike<number>, samples: number) {
-  const where = `prompt ${place}`;
-  if (!(Number.isInteger(samples) && samples >= 1)) {
-    throw new EspalierError({ where, expected: "at least 1 sample", found: `${samples}`, exitCode: 2 });
-  }
-  if (ids.length === 0 || ids.length > maxPositions) {
-    const expected = `1 to ${maxPositions} tokens, the longest context of the model`;
-    throw new EspalierError({ where, expected, found: `${ids.length}`, exitCode: 2 });
-  }
-  const wrong = Array.from(ids).findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize));
-  if (wrong < 0) return;
-  throw new EspalierError({
-    where: `${where}, token ${wrong}`,
-    expected: `an id below ${vocabSize}`,
-    found: `${ids[wrong]}`,
-    fix: "use the tokenizer that belongs to this model",
-  });
-}
-
-function checkFinite(total: number, place: number, position: number): void {
-  if (Number.isFinite(total)) return;
-  throw new EspalierError({
-    where: `prompt ${place}: logits after ${position} tokens`,
-    expected: "finite numbers",
-    found: `${total}`,
-    fix: "the weights overflow float32 on this text; check the last update of the weights",
-  });
 }
